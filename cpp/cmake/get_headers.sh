@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Unpacks the headers that the C++ build needs into DESTINATION/include, once: ONNX Runtime's (its
+# library is found at run time, none is needed here) and nlohmann/json's. They come from Debian's
+# libonnxruntime-dev and nlohmann-json3-dev. Debian 12 lacks the first but its mirror also serves
+# Debian 13, so the machine's own mirror is asked for trixie, in private apt folders: the system's
+# package lists and packages stay as they are, and no root rights are needed.
+# usage: get_headers.sh DESTINATION
+set -euo pipefail
+
+destination=${1:?usage: get_headers.sh DESTINATION}
+if [ -e "$destination/include/onnxruntime_cxx_api.h" ] && [ -e "$destination/include/nlohmann/json.hpp" ]; then
+  exit 0
+fi
+command -v apt-get >/dev/null || {
+  echo "get_headers.sh needs Debian's apt-get; elsewhere unpack ONNX Runtime's release archive and nlohmann/json into $destination/include" >&2
+  exit 1
+}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+chmod 755 "$work"
+mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/parts"
+
+# Debian 13 and newer have the package themselves; what is older, or no Debian, reads trixie.
+suite=trixie
+codename=$(. /etc/os-release && printf '%s' "${ID:-}:${VERSION_CODENAME:-}")
+case "$codename" in debian:bookworm | debian:) ;; debian:*) suite=${codename#debian:} ;; esac
+
+mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
+  grep -v '^#' | grep -oE 'https?://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' ' || true)
+printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' \
+  "${mirror:-http://deb.debian.org/debian}" "$suite" /usr/share/keyrings/debian-archive-keyring.gpg \
+  >"$work/sources.sources"
+
+options=(-o "Dir::Etc::sourcelist=$work/sources.sources" -o "Dir::Etc::sourceparts=$work/parts"
+  -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache"
+  -o Dir::Etc::preferencesparts=/dev/null -o Dir::Etc::preferences=/dev/null
+  -o APT::Sandbox::User= -o Acquire::Languages=none)
+echo "fetching C++ headers (libonnxruntime-dev, nlohmann-json3-dev of Debian $suite)" >&2
+apt-get "${options[@]}" update -qq >&2
+(cd "$work" && apt-get "${options[@]}" download -qq libonnxruntime-dev nlohmann-json3-dev >&2)
+
+for package in "$work"/*.deb; do dpkg -x "$package" "$work/root"; done
+onnxruntime=$(find "$work/root" -name onnxruntime_cxx_api.h -print -quit)
+[ -n "$onnxruntime" ] || { echo "libonnxruntime-dev holds no onnxruntime_cxx_api.h" >&2; exit 1; }
+
+# Written beside, then renamed: a half-written folder never looks whole.
+mkdir -p "$(dirname "$destination")"
+staging=$(mktemp -d "$destination.XXXXXX")
+chmod 755 "$staging"
+cp -r "$(dirname "$onnxruntime")" "$staging/include"
+cp -r "$work/root/usr/include/nlohmann" "$staging/include/"
+rm -rf "$destination"
+mv "$staging" "$destination"

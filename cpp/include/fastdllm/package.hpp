@@ -1,0 +1,49 @@
+// What a package says of its model: facts that the runtime branches on. See export/PACKAGE.md.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fastdllm/tensor.hpp"
+
+namespace fastdllm {
+
+/// Packages up to this format version are read; newer ones are refused.
+inline constexpr int supported_format_version = 1;
+
+enum class AttentionKind { bidirectional, block_causal };
+
+struct PackageInfo {
+  std::filesystem::path path;     ///< the package folder
+  int format_version = 0;
+  std::string family;             ///< for people; nothing branches on it
+  std::string precision;          ///< "fp32", "fp16" or "bf16"
+  int opset = 0;
+  std::filesystem::path graph;    ///< absolute path of model.onnx
+  ElementType cache_type = ElementType::float32;
+
+  std::int64_t num_layers = 0;
+  std::int64_t num_heads = 0;
+  std::int64_t num_kv_heads = 0;
+  std::int64_t head_dim = 0;
+  std::int64_t hidden_size = 0;
+  std::int64_t vocab_size = 0;          ///< ids are in [0, vocab_size)
+  std::int64_t max_context_length = 0;  ///< prompt + new tokens
+  std::int32_t mask_token_id = 0;
+  std::vector<std::int32_t> eos_token_ids;
+  std::optional<std::int32_t> pad_token_id;
+  std::optional<std::int32_t> bos_token_id;
+  AttentionKind attention = AttentionKind::bidirectional;
+  std::int64_t logits_shift = 0;        ///< 1: the row before a position predicts it
+  std::int64_t min_prompt_length = 0;
+};
+
+/// Reads and checks fastdllm.json: format version, every key's type and range, every file's presence
+/// and size, and the graph file's SHA-256 (`fastdllm check` hashes the weights too).
+/// Errors: Error{bad_package} naming file, key, expected, found.
+[[nodiscard]] PackageInfo read_package(const std::filesystem::path& folder);
+
+}  // namespace fastdllm

@@ -1,0 +1,46 @@
+// Views on tensors as they cross the backend seam. Row-major, contiguous, rank <= 4.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fastdllm {
+
+enum class ElementType { float32, float16, bfloat16, int64, boolean };
+
+/// Bytes of one element.
+[[nodiscard]] std::size_t size_of(ElementType type) noexcept;
+/// "float32", "float16", "bfloat16", "int64", "boolean".
+[[nodiscard]] std::string_view name_of(ElementType type) noexcept;
+
+/// Up to four dimensions, by value, so that describing a pass allocates nothing.
+struct Shape {
+  std::array<std::int64_t, 4> dims{};
+  int rank = 0;
+
+  Shape() = default;
+  Shape(std::initializer_list<std::int64_t> sizes);
+
+  [[nodiscard]] std::int64_t elements() const noexcept;
+  friend bool operator==(const Shape& a, const Shape& b) noexcept = default;
+};
+
+/// Borrowed memory with a type and a shape; the owner outlives every run that uses it.
+struct TensorView {
+  ElementType type = ElementType::float32;
+  Shape shape;
+  void* data = nullptr;
+};
+
+/// What a graph says about one of its inputs or outputs; -1 marks a dimension that varies.
+struct TensorSpec {
+  std::string name;
+  ElementType type = ElementType::float32;
+  std::vector<std::int64_t> shape;
+};
+
+}  // namespace fastdllm

@@ -1,0 +1,14 @@
+// Finds and opens the ONNX Runtime library of this process.
+#pragma once
+
+#include <string>
+
+namespace fastdllm {
+
+/// Initialises the Ort:: API once per process and returns the library's version. Tries `library`,
+/// else the environment variable FASTDLLM_ONNXRUNTIME, else the loader's own search. Later calls
+/// return the first result: a process holds one ONNX Runtime.
+/// Errors: Error{backend} listing what was tried, or naming a library that is too old.
+std::string load_onnxruntime(const std::string& library);
+
+}  // namespace fastdllm

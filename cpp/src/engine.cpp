@@ -1,0 +1,156 @@
+#include "fastdllm/engine.hpp"
+
+#include <atomic>
+#include <limits>
+#include <mutex>
+#include <numeric>
+#include <thread>
+#include <utility>
+
+#include "concat.hpp"
+#include "model.hpp"
+#include "unmask_loop.hpp"
+
+namespace fastdllm {
+namespace {
+
+[[noreturn]] void reject(const std::string& message) { throw Error(ErrorCode::bad_config, message); }
+
+void require_ids(const PackageInfo& package, std::span<const std::int32_t> ids) {
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= package.vocab_size) {
+      reject(concat("prompt id ", ids[i], " at index ", i, " is outside the vocabulary [0, ",
+                    package.vocab_size, ")"));
+    }
+  }
+}
+
+void require_prompt(const PackageInfo& package, std::span<const std::int32_t> ids,
+                    const GenerationConfig& config) {
+  require_ids(package, ids);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] == package.mask_token_id) {
+      reject(concat("prompt id ", ids[i], " at index ", i,
+                    " is the mask token; a prompt holds given tokens only"));
+    }
+  }
+  const std::int64_t length = std::ssize(ids);
+  if (length < package.min_prompt_length) {
+    reject(concat("the prompt has ", length, " tokens; this model needs at least ",
+                  package.min_prompt_length));
+  }
+  if (config.max_new_tokens > package.max_context_length - length) {
+    reject(concat("prompt (", length, " tokens) + max_new_tokens (", config.max_new_tokens,
+                  ") is longer than the model's context of ", package.max_context_length));
+  }
+}
+
+void require_supported(const PackageInfo& package) {
+  if (package.attention != AttentionKind::bidirectional || package.logits_shift != 0) {
+    throw Error(ErrorCode::bad_package,
+                concat("fastdllm.json: this runtime decodes attention 'bidirectional' with "
+                       "logits_shift 0; found attention '",
+                       package.attention == AttentionKind::bidirectional ? "bidirectional"
+                                                                         : "block_causal",
+                       "' with logits_shift ", package.logits_shift));
+  }
+}
+
+}  // namespace
+
+struct Engine::State {
+  explicit State(PackageInfo package, std::unique_ptr<Session> session)
+      : model(std::move(package), std::move(session)) {}
+
+  Model model;
+  std::mutex mutex;
+  std::atomic<std::thread::id> running{};
+};
+
+namespace {
+
+// Serves one call at a time and refuses a call from inside the running one.
+class Turn {
+ public:
+  Turn(std::mutex& mutex, std::atomic<std::thread::id>& running) : running_(running) {
+    if (running.load() == std::this_thread::get_id()) {
+      reject("the engine was called from its own commit callback; use a second engine there");
+    }
+    lock_ = std::unique_lock(mutex);
+    running_.store(std::this_thread::get_id());
+  }
+  ~Turn() { running_.store({}); }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  std::atomic<std::thread::id>& running_;
+  std::unique_lock<std::mutex> lock_;
+};
+
+std::unique_ptr<Session> open_graph(const PackageInfo& package, const SessionOptions& options) {
+  if (options.threads < 0) {
+    reject(concat("threads is ", options.threads, "; expected 0 (automatic) or more"));
+  }
+  return open_session(package.graph, options);
+}
+
+}  // namespace
+
+Engine::Engine(const std::filesystem::path& package, const SessionOptions& options) {
+  PackageInfo info = read_package(package);
+  require_supported(info);
+  std::unique_ptr<Session> session = open_graph(info, options);
+  state_ = std::make_unique<State>(std::move(info), std::move(session));
+}
+
+Engine::Engine(PackageInfo package, std::unique_ptr<Session> session) {
+  require_supported(package);
+  state_ = std::make_unique<State>(std::move(package), std::move(session));
+}
+
+Engine::~Engine() = default;
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+
+GenerationResult Engine::generate(std::span<const std::int32_t> prompt_ids,
+                                  const GenerationConfig& config,
+                                  const CommitCallback& on_commit) {
+  validate(config);
+  require_prompt(package(), prompt_ids, config);
+  const Turn turn(state_->mutex, state_->running);
+  return run_unmask_loop(state_->model, prompt_ids, config, on_commit);
+}
+
+std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
+                                  std::span<const std::int32_t> positions) {
+  const std::int64_t length = std::ssize(ids);
+  require_ids(package(), ids);
+  if (ids.empty() || length > package().max_context_length) {
+    reject(concat("got ", length, " ids; expected 1 to ", package().max_context_length));
+  }
+  Pass pass;
+  pass.rows.resize(ids.size());
+  std::iota(pass.rows.begin(), pass.rows.end(), std::int64_t{0});
+  for (const std::int32_t position : positions) {
+    if (position < 0 || position >= length) {
+      reject(concat("position ", position, " is outside the ", length, " ids"));
+    }
+    pass.logit_rows.push_back(position);
+  }
+  if (positions.empty()) return {};
+
+  const Turn turn(state_->mutex, state_->running);
+  state_->model.begin({.canvas_length = length,
+                       .max_logit_rows = std::ssize(positions),
+                       .cache_rows = 0,
+                       .want_logits = true});
+  const Predictions predictions = state_->model.run(pass, ids);
+  return {predictions.logits.begin(), predictions.logits.end()};
+}
+
+const PackageInfo& Engine::package() const noexcept { return state_->model.package(); }
+
+std::string Engine::backend() const { return state_->model.session().description(); }
+
+}  // namespace fastdllm

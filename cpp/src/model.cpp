@@ -1,0 +1,188 @@
+#include "model.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <utility>
+
+#include "concat.hpp"
+#include "fastdllm/error.hpp"
+
+namespace fastdllm {
+namespace {
+
+std::string describe(ElementType type, std::span<const std::int64_t> shape) {
+  std::string text = concat(name_of(type), " [");
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    text += i == 0 ? "" : ", ";
+    text += shape[i] < 0 ? "any" : std::to_string(shape[i]);
+  }
+  return text + "]";
+}
+
+// Dimensions that vary on either side match anything of the same rank.
+bool matches(std::span<const std::int64_t> expected, std::span<const std::int64_t> found) {
+  return std::equal(expected.begin(), expected.end(), found.begin(), found.end(),
+                    [](std::int64_t a, std::int64_t b) { return a < 0 || b < 0 || a == b; });
+}
+
+std::size_t find(std::span<const TensorSpec> specs, std::string_view kind, std::string_view name,
+                 ElementType type, std::span<const std::int64_t> shape) {
+  const auto found = std::find_if(specs.begin(), specs.end(),
+                                  [&](const TensorSpec& spec) { return spec.name == name; });
+  if (found == specs.end()) {
+    throw Error(ErrorCode::bad_package,
+                concat("model.onnx: ", kind, " '", name, "' is missing; expected ",
+                       describe(type, shape)));
+  }
+  if (found->type != type || !matches(shape, found->shape)) {
+    throw Error(ErrorCode::bad_package,
+                concat("model.onnx: ", kind, " '", name, "' is ",
+                       describe(found->type, found->shape), "; expected ", describe(type, shape)));
+  }
+  return static_cast<std::size_t>(found - specs.begin());
+}
+
+template <typename T>
+TensorView view_of(ElementType type, std::vector<T>& data, Shape shape) {
+  return {type, shape, data.data()};
+}
+
+}  // namespace
+
+Model::Model(PackageInfo package, std::unique_ptr<Session> session)
+    : package_(std::move(package)), session_(std::move(session)), cache_(*session_, package_) {
+  constexpr std::int64_t any = -1;
+  tensors_.input_ids = find_input("input_ids", ElementType::int64, {any, any});
+  tensors_.position_ids = find_input("position_ids", ElementType::int64, {any, any});
+  tensors_.attention_mask = find_input("attention_mask", ElementType::boolean, {any, 1, 1, any});
+  tensors_.logit_indices = find_input("logit_indices", ElementType::int64, {any, any});
+  tensors_.present_length = find_input("present_length", ElementType::int64, {1});
+  tensors_.token_ids = find_output("token_ids", ElementType::int64, {any, any});
+  tensors_.confidence = find_output("confidence", ElementType::float32, {any, any});
+  tensors_.logits = find_output("logits", ElementType::float32, {any, any, package_.vocab_size});
+  const std::vector<std::int64_t> rows{any, package_.num_kv_heads, any, package_.head_dim};
+  for (std::int64_t layer = 0; layer < package_.num_layers; ++layer) {
+    for (const std::string_view part : {"key", "value"}) {
+      tensors_.past.push_back(find_input(concat("past_key_values.", layer, ".", part),
+                                         package_.cache_type, rows));
+      tensors_.present.push_back(
+          find_output(concat("present.", layer, ".", part), package_.cache_type, rows));
+    }
+  }
+}
+
+std::size_t Model::find_input(std::string_view name, ElementType type,
+                              std::vector<std::int64_t> shape) const {
+  return find(session_->inputs(), "input", name, type, shape);
+}
+
+std::size_t Model::find_output(std::string_view name, ElementType type,
+                               std::vector<std::int64_t> shape) const {
+  return find(session_->outputs(), "output", name, type, shape);
+}
+
+std::int64_t Model::batch() const noexcept { return request_.guided_prompt_length < 0 ? 1 : 2; }
+
+void Model::begin(const Request& request) {
+  request_ = request;
+  graph_seconds_ = 0.0;
+  const auto rows = static_cast<std::size_t>(batch() * request.canvas_length);
+  const auto logit_rows = static_cast<std::size_t>(batch() * request.max_logit_rows);
+  cache_.reserve(batch(), request.cache_rows);
+  input_ids_.resize(rows);
+  position_ids_.resize(rows);
+  attention_mask_.assign(rows, 1);  // one request: every row that is there may be attended to
+  logit_indices_.resize(logit_rows);
+  token_ids_.resize(logit_rows);
+  confidence_.resize(logit_rows);
+  logits_.resize(request.want_logits ? logit_rows * static_cast<std::size_t>(package_.vocab_size)
+                                     : 0);
+  for (const std::size_t output : {tensors_.token_ids, tensors_.confidence, tensors_.logits}) {
+    session_->unbind_output(output);
+  }
+  for (const std::size_t output : tensors_.present) session_->unbind_output(output);
+  past_bound_ = false;
+  present_bound_ = false;
+  session_->bind_input(tensors_.present_length,
+                       {ElementType::int64, Shape{1}, &present_length_});
+}
+
+Predictions Model::run(const Pass& pass, std::span<const std::int32_t> ids) {
+  bind_rows(pass, ids);
+  bind_logit_rows(pass);
+  bind_cache(pass);
+
+  const auto start = std::chrono::steady_clock::now();
+  session_->run();
+  graph_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+
+  const std::size_t count = static_cast<std::size_t>(batch()) * pass.logit_rows.size();
+  if (request_.want_logits) {
+    return {{}, {}, std::span(logits_).first(count * static_cast<std::size_t>(package_.vocab_size))};
+  }
+  return {std::span(token_ids_).first(count), std::span(confidence_).first(count), {}};
+}
+
+void Model::bind_rows(const Pass& pass, std::span<const std::int32_t> ids) {
+  const std::size_t rows = pass.rows.size();
+  const Shape shape{batch(), static_cast<std::int64_t>(rows)};
+  for (std::int64_t b = 0; b < batch(); ++b) {
+    const std::int64_t masked_before = b == 0 ? 0 : request_.guided_prompt_length;
+    std::int64_t* row_ids = input_ids_.data() + static_cast<std::size_t>(b) * rows;
+    std::int64_t* row_positions = position_ids_.data() + static_cast<std::size_t>(b) * rows;
+    for (std::size_t i = 0; i < rows; ++i) {
+      const std::int64_t position = pass.rows[i];
+      row_positions[i] = position;
+      row_ids[i] = position < masked_before ? package_.mask_token_id
+                                            : ids[static_cast<std::size_t>(position)];
+    }
+  }
+  const std::int64_t attended = (pass.reuse_cache ? cache_.length() : 0) + shape.dims[1];
+  session_->bind_input(tensors_.input_ids, view_of(ElementType::int64, input_ids_, shape));
+  session_->bind_input(tensors_.position_ids, view_of(ElementType::int64, position_ids_, shape));
+  session_->bind_input(tensors_.attention_mask,
+                       view_of(ElementType::boolean, attention_mask_, {batch(), 1, 1, attended}));
+}
+
+void Model::bind_logit_rows(const Pass& pass) {
+  const auto count = static_cast<std::int64_t>(pass.logit_rows.size());
+  const Shape shape{batch(), count};
+  for (std::int64_t b = 0; b < batch(); ++b) {
+    std::copy(pass.logit_rows.begin(), pass.logit_rows.end(), logit_indices_.begin() + b * count);
+  }
+  session_->bind_input(tensors_.logit_indices, view_of(ElementType::int64, logit_indices_, shape));
+  if (request_.want_logits) {
+    session_->bind_output(tensors_.logits, view_of(ElementType::float32, logits_,
+                                                   {batch(), count, package_.vocab_size}));
+    return;
+  }
+  session_->bind_output(tensors_.token_ids, view_of(ElementType::int64, token_ids_, shape));
+  session_->bind_output(tensors_.confidence, view_of(ElementType::float32, confidence_, shape));
+}
+
+void Model::bind_cache(const Pass& pass) {
+  present_length_ = pass.present_length;
+  if (!pass.reuse_cache) cache_.resize(pass.present_length);
+  const auto count = static_cast<std::int64_t>(tensors_.past.size());
+
+  if (!past_bound_ || !pass.reuse_cache) {
+    const std::int64_t length = pass.reuse_cache ? cache_.length() : 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+      session_->bind_input(tensors_.past[static_cast<std::size_t>(i)], cache_.view(i, length));
+    }
+    past_bound_ = pass.reuse_cache;
+  }
+  if (pass.present_length > 0) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      session_->bind_output(tensors_.present[static_cast<std::size_t>(i)],
+                            cache_.view(i, pass.present_length));
+    }
+    present_bound_ = true;
+  } else if (present_bound_) {
+    for (const std::size_t output : tensors_.present) session_->unbind_output(output);
+    present_bound_ = false;
+  }
+}
+
+}  // namespace fastdllm

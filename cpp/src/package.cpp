@@ -1,0 +1,146 @@
+#include "fastdllm/package.hpp"
+
+#include <array>
+#include <fstream>
+#include <limits>
+#include <string_view>
+
+#include "concat.hpp"
+#include "json_reader.hpp"
+#include "sha256.hpp"
+
+namespace fastdllm {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view metadata_name = "fastdllm.json";
+constexpr std::uintmax_t largest_metadata = 64U << 20;
+
+[[noreturn]] void reject(const std::string& message) {
+  throw Error(ErrorCode::bad_package, message);
+}
+
+json read_metadata(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / metadata_name;
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) {
+    reject(concat(folder.string(), ": no such package folder"));
+  }
+  const std::uintmax_t size = std::filesystem::file_size(path, error);
+  if (error) reject(concat(path.string(), ": missing; a package folder holds it"));
+  if (size > largest_metadata) {
+    reject(concat(path.string(), ": is ", size, " bytes; expected at most ", largest_metadata));
+  }
+  std::ifstream file(path, std::ios::binary);
+  try {
+    return json::parse(file);
+  } catch (const json::exception& problem) {
+    reject(concat(path.string(), ": not valid JSON: ", problem.what()));
+  }
+}
+
+// The version first: nothing else of a package from the future can be trusted to mean what it did.
+int read_format_version(const JsonReader& metadata) {
+  const auto version = static_cast<int>(
+      metadata.integer("format_version", 1, std::numeric_limits<int>::max()));
+  if (version > supported_format_version) {
+    reject(concat(metadata_name, ".format_version is ", version, "; this fastdllm reads up to ",
+                  supported_format_version, ": update fastdllm or export the model again"));
+  }
+  return version;
+}
+
+void check_files(const std::filesystem::path& folder, const JsonReader& metadata,
+                 const std::string& graph) {
+  const JsonReader files = metadata.object("files");
+  bool has_graph = false;
+  for (const auto& [name, entry] : files.members().items()) {
+    const std::filesystem::path relative(name);
+    if (relative.filename() != relative || name == "." || name == "..") {
+      reject(concat(metadata_name, ".files: '", name, "' is no plain file name"));
+    }
+    const JsonReader file(entry, concat(metadata_name, ".files.", name));
+    const std::int64_t expected = file.integer("bytes", 0, std::numeric_limits<std::int64_t>::max());
+    const std::string digest = file.string("sha256");
+    std::error_code error;
+    const std::uintmax_t found = std::filesystem::file_size(folder / name, error);
+    if (error) reject(concat((folder / name).string(), ": missing; ", metadata_name, " lists it"));
+    if (found != static_cast<std::uintmax_t>(expected)) {
+      reject(concat((folder / name).string(), ": is ", found, " bytes; expected ", expected,
+                    " (truncated or replaced?)"));
+    }
+    if (name == graph) {
+      has_graph = true;
+      const std::string actual = sha256_of_file(folder / name);
+      if (actual != digest) {
+        reject(concat((folder / name).string(), ": sha256 is ", actual, "; expected ", digest,
+                      " (the file is damaged)"));
+      }
+    }
+  }
+  if (!has_graph) reject(concat(metadata_name, ".files does not list '", graph, "'"));
+}
+
+std::optional<std::int32_t> optional_id(const JsonReader& model, std::string_view key,
+                                        std::int64_t vocab_size) {
+  if (model.is_null(key)) return std::nullopt;
+  return static_cast<std::int32_t>(model.integer(key, 0, vocab_size - 1));
+}
+
+void read_model(const JsonReader& model, PackageInfo& info) {
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  constexpr std::array<std::string_view, 2> attention{"bidirectional", "block_causal"};
+  info.num_layers = model.integer("num_layers", 1, 4096);
+  info.num_heads = model.integer("num_heads", 1, 65536);
+  info.num_kv_heads = model.integer("num_kv_heads", 1, info.num_heads);
+  info.head_dim = model.integer("head_dim", 1, 65536);
+  info.hidden_size = model.integer("hidden_size", 1, most);
+  info.vocab_size = model.integer("vocab_size", 2, most);
+  info.max_context_length = model.integer("max_context_length", 1, most);
+  info.mask_token_id =
+      static_cast<std::int32_t>(model.integer("mask_token_id", 0, info.vocab_size - 1));
+  for (const json& id : model.array("eos_token_ids")) {
+    info.eos_token_ids.push_back(static_cast<std::int32_t>(
+        model.integer_in("eos_token_ids", id, 0, info.vocab_size - 1)));
+    if (info.eos_token_ids.back() == info.mask_token_id) {
+      model.fail("eos_token_ids", "ids other than mask_token_id", id);
+    }
+  }
+  info.pad_token_id = optional_id(model, "pad_token_id", info.vocab_size);
+  info.bos_token_id = optional_id(model, "bos_token_id", info.vocab_size);
+  info.attention = model.one_of("attention", attention) == 0 ? AttentionKind::bidirectional
+                                                             : AttentionKind::block_causal;
+  info.logits_shift = model.integer("logits_shift", 0, 1);
+  info.min_prompt_length = model.integer("min_prompt_length", 0, info.max_context_length);
+}
+
+ElementType read_cache_type(const JsonReader& graph) {
+  constexpr std::array<std::string_view, 3> names{"float32", "float16", "bfloat16"};
+  constexpr std::array<ElementType, 3> types{ElementType::float32, ElementType::float16,
+                                             ElementType::bfloat16};
+  return types[graph.one_of("cache_type", names)];
+}
+
+}  // namespace
+
+PackageInfo read_package(const std::filesystem::path& folder) {
+  constexpr std::array<std::string_view, 3> precisions{"fp32", "fp16", "bf16"};
+  const json document = read_metadata(folder);
+  const JsonReader metadata(document, std::string(metadata_name));
+  PackageInfo info;
+  info.format_version = read_format_version(metadata);
+  info.path = std::filesystem::absolute(folder);
+  info.family = metadata.string("family");
+  info.precision = precisions[metadata.one_of("precision", precisions)];
+  info.opset = static_cast<int>(metadata.integer("opset", 1, 1000));
+  read_model(metadata.object("model"), info);
+  const JsonReader graph = metadata.object("graph");
+  const std::string graph_name = graph.string("file");
+  info.cache_type = read_cache_type(graph);
+  check_files(info.path, metadata, graph_name);
+  info.graph = info.path / graph_name;
+  return info;
+}
+
+}  // namespace fastdllm

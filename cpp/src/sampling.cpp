@@ -1,0 +1,82 @@
+#include "sampling.hpp"
+
+#include <cmath>
+#include <limits>
+
+namespace fastdllm {
+namespace {
+
+enum class Stream : std::uint32_t { token = 0, position = 1 };
+
+double to_uniform(std::uint32_t word) noexcept { return (word + 0.5) * 0x1p-32; }
+
+double gumbel(std::uint32_t word) noexcept {
+  return -portable_log(-portable_log(to_uniform(word)));
+}
+
+std::array<std::uint32_t, 4> counter_of(std::uint32_t index, const NoiseKey& key, Stream stream) {
+  return {index, static_cast<std::uint32_t>(key.position), static_cast<std::uint32_t>(key.pass),
+          static_cast<std::uint32_t>(stream)};
+}
+
+}  // namespace
+
+std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> c, std::uint64_t seed) noexcept {
+  auto k0 = static_cast<std::uint32_t>(seed);
+  auto k1 = static_cast<std::uint32_t>(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t p0 = std::uint64_t{0xD2511F53} * c[0];
+    const std::uint64_t p1 = std::uint64_t{0xCD9E8D57} * c[2];
+    c = {static_cast<std::uint32_t>(p1 >> 32) ^ c[1] ^ k0, static_cast<std::uint32_t>(p1),
+         static_cast<std::uint32_t>(p0 >> 32) ^ c[3] ^ k1, static_cast<std::uint32_t>(p0)};
+    k0 += 0x9E3779B9;
+    k1 += 0xBB67AE85;
+  }
+  return c;
+}
+
+double portable_log(double x) noexcept {
+  int exponent = 0;
+  double m = std::frexp(x, &exponent);
+  if (m < 0.7071067811865476) {
+    m *= 2.0;
+    exponent -= 1;
+  }
+  const double f = (m - 1.0) / (m + 1.0);
+  const double z = f * f;
+  double series = 1.0 / 23.0;
+  for (int d = 21; d >= 1; d -= 2) series = series * z + 1.0 / d;
+  return exponent * 0.6931471805599453 + (2.0 * f) * series;
+}
+
+double uniform_confidence(const NoiseKey& key) noexcept {
+  return to_uniform(philox(counter_of(0, key, Stream::position), key.seed)[0]);
+}
+
+Proposal propose(std::span<const float> logits, std::int32_t mask_token_id, double temperature,
+                 const NoiseKey& key) noexcept {
+  std::array<std::uint32_t, 4> words{};
+  double best = -std::numeric_limits<double>::infinity();
+  double largest = best;
+  std::size_t chosen = mask_token_id == 0 ? 1 : 0;
+  for (std::size_t v = 0; v < logits.size(); ++v) {
+    const double logit = logits[v];
+    if (logit > largest) largest = logit;
+    double score = logit;
+    if (temperature > 0.0) {
+      if (v % 4 == 0) {
+        words = philox(counter_of(static_cast<std::uint32_t>(v / 4), key, Stream::token), key.seed);
+      }
+      score += temperature * gumbel(words[v % 4]);
+    }
+    if (score > best && v != static_cast<std::size_t>(mask_token_id)) {
+      best = score;
+      chosen = v;
+    }
+  }
+  double total = 0.0;
+  for (const float logit : logits) total += std::exp(double{logit} - largest);
+  return {static_cast<std::int32_t>(chosen), std::exp(double{logits[chosen]} - largest) / total};
+}
+
+}  // namespace fastdllm

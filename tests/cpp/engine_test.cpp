@@ -1,0 +1,111 @@
+// What the engine refuses, before any pass.
+#include "fastdllm/engine.hpp"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <thread>
+
+#include "scripted_session.hpp"
+
+namespace fastdllm::testing {
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+
+std::string refusal_of(const Ids& prompt, const GenerationConfig& config,
+                       const PackageInfo& package = scripted_package()) {
+  auto session = std::make_unique<ScriptedSession>();
+  const ScriptedSession* view = session.get();
+  Engine engine(package, std::move(session));
+  try {
+    static_cast<void>(engine.generate(prompt, config));
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::bad_config);
+    EXPECT_TRUE(view->passes.empty());
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(Engine, RefusesOptionsOutOfRangeByName) {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<std::pair<GenerationConfig, std::string>> cases{
+      {{.max_new_tokens = 0}, "max_new_tokens is 0; expected at least 1"},
+      {{.block_length = -1}, "block_length is -1; expected at least 1"},
+      {{.steps = 0}, "steps is 0; expected at least 1"},
+      {{.threshold = 0.0}, "threshold is 0; expected a number in (0, 1]"},
+      {{.threshold = 1.1}, "threshold is 1.1; expected a number in (0, 1]"},
+      {{.threshold = nan}, "threshold is nan; expected a number in (0, 1]"},
+      {{.factor = 0.0}, "factor is 0; expected a finite number > 0"},
+      {{.temperature = -0.5}, "temperature is -0.5; expected a finite number >= 0"},
+      {{.temperature = nan}, "temperature is nan; expected a finite number >= 0"},
+      {{.cfg_scale = -1.0}, "cfg_scale is -1; expected a finite number >= 0"}};
+  for (const auto& [config, message] : cases) EXPECT_EQ(refusal_of({}, config), message);
+}
+
+TEST(Engine, RefusesIdsOutsideTheVocabularyAndTheMask) {
+  EXPECT_EQ(refusal_of({1, -1}, {}), "prompt id -1 at index 1 is outside the vocabulary [0, 16)");
+  EXPECT_EQ(refusal_of({16}, {}), "prompt id 16 at index 0 is outside the vocabulary [0, 16)");
+  EXPECT_EQ(refusal_of({1, 2, mask_id}, {}),
+            "prompt id 15 at index 2 is the mask token; a prompt holds given tokens only");
+}
+
+TEST(Engine, RefusesMoreThanTheModelsContext) {
+  EXPECT_EQ(refusal_of(Ids(500, 1), {.max_new_tokens = 13}),
+            "prompt (500 tokens) + max_new_tokens (13) is longer than the model's context of 512");
+  EXPECT_EQ(refusal_of(Ids(500, 1), {.max_new_tokens = 12}), "accepted");
+  EXPECT_NE(refusal_of({1}, {.max_new_tokens = INT64_MAX}), "accepted");
+}
+
+TEST(Engine, RefusesAnEmptyPromptWhereTheModelNeedsOne) {
+  PackageInfo package = scripted_package();
+  package.min_prompt_length = 1;
+  EXPECT_EQ(refusal_of({}, {}, package), "the prompt has 0 tokens; this model needs at least 1");
+}
+
+TEST(Engine, RefusesFactsThatThisRuntimeDoesNotHonour) {
+  PackageInfo package = scripted_package();
+  package.logits_shift = 1;
+  EXPECT_THROW(Engine(package, std::make_unique<ScriptedSession>()), Error);
+}
+
+TEST(Engine, RefusesACallFromItsOwnCallback) {
+  Engine engine(scripted_package(), std::make_unique<ScriptedSession>());
+  EXPECT_THROW(static_cast<void>(engine.generate({}, {.max_new_tokens = 2},
+                                                 [&](const CommitEvent&) {
+                                                   static_cast<void>(engine.generate({}, {}));
+                                                   return true;
+                                                 })),
+               Error);
+  EXPECT_EQ(engine.generate({}, {.max_new_tokens = 2}).token_ids.size(), 2U);
+}
+
+TEST(Engine, ServesTwoThreadsOneAfterAnother) {
+  Engine engine(scripted_package(), std::make_unique<ScriptedSession>());
+  const auto work = [&engine] {
+    for (int i = 0; i < 50; ++i) {
+      EXPECT_EQ(engine.generate({}, {.max_new_tokens = 5}).token_ids, (Ids{3, 3, 3, 3, 3}));
+    }
+  };
+  std::thread other(work);
+  work();
+  other.join();
+}
+
+TEST(Engine, LogitsAreThoseOfThePositionsAskedFor) {
+  auto session = std::make_unique<ScriptedSession>();
+  session->logit_script = [](auto, std::int64_t position, std::int64_t v) {
+    return static_cast<float>(100 * position + v);
+  };
+  Engine engine(scripted_package(), std::move(session));
+  const std::vector<float> logits = engine.logits(Ids{1, mask_id, 2}, Ids{2, 0});
+  ASSERT_EQ(logits.size(), 2U * vocab_size);
+  EXPECT_EQ(logits[0], 200.0F);
+  EXPECT_EQ(logits[vocab_size + 3], 3.0F);
+  EXPECT_THROW(static_cast<void>(engine.logits(Ids{1}, Ids{1})), Error);
+  EXPECT_THROW(static_cast<void>(engine.logits({}, {})), Error);
+}
+
+}  // namespace
+}  // namespace fastdllm::testing

@@ -1,0 +1,30 @@
+#include "backends/onnxruntime/loader.hpp"
+
+#include <gtest/gtest.h>
+
+#include "fastdllm/error.hpp"
+
+namespace fastdllm {
+namespace {
+
+std::string refusal_of(const std::string& library) {
+  try {
+    return "loaded " + load_onnxruntime(library);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::backend);
+    return error.what();
+  }
+}
+
+TEST(Loader, ListsWhatWasTriedWhenTheLibraryIsMissing) {
+  const std::string message = refusal_of("/nowhere/libonnxruntime.so");
+  EXPECT_NE(message.find("was not found"), std::string::npos) << message;
+  EXPECT_NE(message.find("/nowhere/libonnxruntime.so"), std::string::npos) << message;
+}
+
+TEST(Loader, RefusesALibraryThatIsNoOnnxRuntime) {
+  EXPECT_NE(refusal_of("libm.so.6").find("it is no ONNX Runtime"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace fastdllm

@@ -1,0 +1,69 @@
+#include "sampling.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <map>
+#include <vector>
+
+namespace fastdllm {
+namespace {
+
+TEST(Philox, AgreesWithThePublishedKnownAnswers) {
+  using Words = std::array<std::uint32_t, 4>;
+  EXPECT_EQ(philox({0, 0, 0, 0}, 0), (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(philox({0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}, 0xffffffffffffffff),
+            (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+}
+
+TEST(PortableLog, IsWithinTwoUlpOfTheLogarithm) {
+  for (double x = 1e-12; x < 1e3; x *= 1.37) {
+    const double expected = std::log(x);
+    EXPECT_NEAR(portable_log(x), expected, 4.5e-16 * std::max(1.0, std::abs(expected))) << x;
+  }
+}
+
+TEST(Propose, TakesTheLowestIndexOnTiesAndNeverTheMask) {
+  const std::vector<float> logits{1, 5, 5, 9};
+  EXPECT_EQ(propose(logits, 3, 0.0, {}).token_id, 1);
+  EXPECT_EQ(propose(logits, 1, 0.0, {}).token_id, 3);
+}
+
+TEST(Propose, ConfidenceIsTheSoftmaxOverAllLogitsTheMasksToo) {
+  const std::vector<float> logits{0, 0, 0, 0};
+  EXPECT_DOUBLE_EQ(propose(logits, 3, 0.0, {}).confidence, 0.25);
+}
+
+TEST(Propose, NaNLogitsGiveNaNConfidence) {
+  const std::vector<float> logits{0, std::numeric_limits<float>::quiet_NaN(), 1};
+  EXPECT_TRUE(std::isnan(propose(logits, 0, 0.0, {}).confidence));
+}
+
+TEST(Propose, EqualKeysGiveEqualSamplesAndOthersVary) {
+  const std::vector<float> logits(64, 0.0F);
+  std::map<std::int32_t, int> seen;
+  for (std::int64_t pass = 0; pass < 50; ++pass) {
+    const NoiseKey key{7, 3, pass};
+    const auto token = propose(logits, 0, 1.0, key).token_id;
+    EXPECT_EQ(token, propose(logits, 0, 1.0, key).token_id);
+    ++seen[token];
+  }
+  EXPECT_GT(seen.size(), 20U);
+}
+
+TEST(Propose, SamplesTheSoftmaxOfTheTemperedLogits) {
+  const std::vector<float> logits{-100, 0, 1, 2};  // mask at 0
+  std::array<int, 4> counts{};
+  constexpr int draws = 20000;
+  for (std::int64_t pass = 0; pass < draws; ++pass) {
+    ++counts[static_cast<std::size_t>(propose(logits, 0, 2.0, {1, 0, pass}).token_id)];
+  }
+  const double total = 1.0 + std::exp(0.5) + std::exp(1.0);
+  EXPECT_NEAR(counts[1] / double{draws}, 1.0 / total, 0.02);
+  EXPECT_NEAR(counts[2] / double{draws}, std::exp(0.5) / total, 0.02);
+  EXPECT_NEAR(counts[3] / double{draws}, std::exp(1.0) / total, 0.02);
+}
+
+}  // namespace
+}  // namespace fastdllm

@@ -1,0 +1,113 @@
+#include "scripted_session.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace fastdllm::testing {
+namespace {
+
+std::vector<std::int64_t> int64s(const TensorView& view) {
+  const auto* data = static_cast<const std::int64_t*>(view.data);
+  return {data, data + view.shape.elements()};
+}
+
+std::size_t index_of(const std::vector<TensorSpec>& specs, const std::string& name) {
+  const auto found = std::find_if(specs.begin(), specs.end(),
+                                  [&](const TensorSpec& spec) { return spec.name == name; });
+  if (found == specs.end()) throw std::logic_error("no tensor " + name);
+  return static_cast<std::size_t>(found - specs.begin());
+}
+
+}  // namespace
+
+ScriptedSession::ScriptedSession(const PackageInfo& package) : num_layers_(package.num_layers) {
+  using enum ElementType;
+  input_specs = {{"input_ids", int64, {-1, -1}},
+                 {"position_ids", int64, {-1, -1}},
+                 {"attention_mask", boolean, {-1, 1, 1, -1}},
+                 {"logit_indices", int64, {-1, -1}},
+                 {"present_length", int64, {1}}};
+  output_specs = {{"token_ids", int64, {-1, -1}},
+                  {"confidence", float32, {-1, -1}},
+                  {"logits", float32, {-1, -1, package.vocab_size}}};
+  for (std::int64_t i = 0; i < num_layers_; ++i) {
+    for (const char* part : {".key", ".value"}) {
+      const std::vector<std::int64_t> shape{-1, package.num_kv_heads, -1, package.head_dim};
+      input_specs.push_back({"past_key_values." + std::to_string(i) + part, package.cache_type, shape});
+      output_specs.push_back({"present." + std::to_string(i) + part, package.cache_type, shape});
+    }
+  }
+  in_.resize(input_specs.size());
+  out_.resize(output_specs.size());
+}
+
+const TensorView& ScriptedSession::input(const std::string& name) const {
+  return in_.at(index_of(input_specs, name)).value();
+}
+
+const std::optional<TensorView>& ScriptedSession::output(const std::string& name) const {
+  return out_.at(index_of(output_specs, name));
+}
+
+void ScriptedSession::run() {
+  RecordedPass pass;
+  const TensorView& ids = input("input_ids");
+  const TensorView& past = input("past_key_values.0.key");
+  const std::int64_t rows = ids.shape.dims[1];
+  pass.batch = ids.shape.dims[0];
+  pass.ids = int64s(ids);
+  pass.positions = int64s(input("position_ids"));
+  pass.past_length = past.shape.dims[2];
+  pass.present_length = int64s(input("present_length")).at(0);
+  pass.attended = input("attention_mask").shape.dims[3];
+  pass.logits_bound = output("logits").has_value();
+  if (pass.attended != pass.past_length + rows) throw std::logic_error("mask and keys differ");
+  const std::vector<std::int64_t> indices = int64s(input("logit_indices"));
+  const std::size_t wanted = indices.size() / static_cast<std::size_t>(pass.batch);
+  for (std::size_t i = 0; i < wanted; ++i) {
+    pass.wanted.push_back(pass.positions.at(static_cast<std::size_t>(indices[i])));
+  }
+
+  seen_past.clear();
+  const auto* keys = static_cast<const float*>(past.data);
+  for (std::int64_t p = 0; p < pass.past_length; ++p) {
+    seen_past.push_back(static_cast<std::int64_t>(keys[p * past.shape.dims[3]]) - 1);
+  }
+  for (std::int64_t layer = 0; layer < num_layers_; ++layer) {
+    write_present(pass, std::to_string(layer) + ".key");
+    write_present(pass, std::to_string(layer) + ".value");
+  }
+
+  const auto number = static_cast<std::int64_t>(passes.size());
+  for (std::size_t i = 0; i < wanted * static_cast<std::size_t>(pass.batch); ++i) {
+    const std::int64_t position = pass.wanted[i % wanted];
+    if (pass.logits_bound) {
+      const TensorView& logits = *output("logits");
+      const std::int64_t vocab = logits.shape.dims[2];
+      for (std::int64_t v = 0; v < vocab; ++v) {
+        static_cast<float*>(logits.data)[static_cast<std::int64_t>(i) * vocab + v] =
+            logit_script(static_cast<std::int64_t>(i / wanted), position, v);
+      }
+    } else {
+      const Answer answer = script(number, position);
+      static_cast<std::int64_t*>(output("token_ids").value().data)[i] = answer.token_id;
+      static_cast<float*>(output("confidence").value().data)[i] = answer.confidence;
+    }
+  }
+  passes.push_back(std::move(pass));
+}
+
+void ScriptedSession::write_present(const RecordedPass& pass, const std::string& suffix) {
+  const std::optional<TensorView>& present = output("present." + suffix);
+  if (!present) return;
+  const auto [batch, heads, length, dim] = present->shape.dims;
+  if (length != pass.present_length) throw std::logic_error("present is not present_length rows");
+  if (pass.past_length != 0) throw std::logic_error("a refresh starts from nothing");
+  auto* data = static_cast<float*>(present->data);
+  for (std::int64_t i = 0; i < batch * heads * length * dim; ++i) {
+    const std::int64_t row = i / dim % length;
+    data[i] = static_cast<float>(pass.positions.at(static_cast<std::size_t>(row)) + 1);
+  }
+}
+
+}  // namespace fastdllm::testing

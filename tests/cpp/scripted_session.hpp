@@ -1,0 +1,93 @@
+// A backend without a model: it replays what a test scripts and records what it was asked.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fastdllm/backend.hpp"
+#include "fastdllm/package.hpp"
+
+namespace fastdllm::testing {
+
+inline constexpr std::int32_t mask_id = 15;
+inline constexpr std::int32_t eos_id = 14;
+inline constexpr std::int64_t vocab_size = 16;
+
+[[nodiscard]] inline PackageInfo scripted_package() {
+  PackageInfo package;
+  package.format_version = 1;
+  package.num_layers = 2;
+  package.num_heads = package.num_kv_heads = 2;
+  package.head_dim = 4;
+  package.hidden_size = 8;
+  package.vocab_size = vocab_size;
+  package.max_context_length = 512;
+  package.mask_token_id = mask_id;
+  package.eos_token_ids = {eos_id};
+  return package;
+}
+
+struct Answer {
+  std::int64_t token_id = 3;
+  float confidence = 0.5F;
+};
+
+/// What one run was asked.
+struct RecordedPass {
+  std::vector<std::int64_t> ids, positions, wanted;  // wanted: absolute positions
+  std::int64_t batch = 0, past_length = 0, present_length = 0, attended = 0;
+  bool logits_bound = false;
+};
+
+class HeapMemory final : public Memory {
+ public:
+  explicit HeapMemory(std::size_t bytes) : bytes_(bytes + 1) {}
+  void* data() noexcept override { return bytes_.data(); }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+/// Keys and values of a row at position p are p + 1 everywhere, so a step can tell whose K/V it sees.
+class ScriptedSession final : public Session {
+ public:
+  using Script = std::function<Answer(std::int64_t pass, std::int64_t position)>;
+  using LogitScript = std::function<float(std::int64_t row, std::int64_t position, std::int64_t v)>;
+
+  explicit ScriptedSession(const PackageInfo& package = scripted_package());
+
+  Script script = [](std::int64_t, std::int64_t) { return Answer{}; };
+  LogitScript logit_script;
+  std::vector<RecordedPass> passes;
+  /// Positions whose cached rows the last run saw, from the past key of layer 0.
+  std::vector<std::int64_t> seen_past;
+  std::vector<TensorSpec> input_specs, output_specs;
+
+  std::span<const TensorSpec> inputs() const noexcept override { return input_specs; }
+  std::span<const TensorSpec> outputs() const noexcept override { return output_specs; }
+  std::unique_ptr<Memory> allocate_cache(std::size_t bytes) override {
+    return std::make_unique<HeapMemory>(bytes);
+  }
+  void bind_input(std::size_t index, const TensorView& tensor) override { in_.at(index) = tensor; }
+  void bind_output(std::size_t index, const TensorView& tensor) override {
+    out_.at(index) = tensor;
+  }
+  void unbind_output(std::size_t index) override { out_.at(index).reset(); }
+  void run() override;
+  std::string description() const override { return "scripted"; }
+
+ private:
+  [[nodiscard]] const TensorView& input(const std::string& name) const;
+  [[nodiscard]] const std::optional<TensorView>& output(const std::string& name) const;
+  void write_present(const RecordedPass& pass, const std::string& suffix);
+
+  std::vector<std::optional<TensorView>> in_, out_;
+  std::int64_t num_layers_;
+};
+
+}  // namespace fastdllm::testing

@@ -1,0 +1,20 @@
+"""Exports checkpoints into packages. Needs the extra `export` (torch, onnx, onnxscript)."""
+
+from __future__ import annotations
+
+import importlib.util
+
+_missing = [
+    name
+    for name in ("torch", "onnx", "onnxscript", "safetensors", "tqdm", "tokenizers")
+    if importlib.util.find_spec(name) is None
+]
+if _missing:
+    raise ImportError(
+        f"fastdllm.export needs {', '.join(_missing)}: pip install 'fastdllm[export]'"
+    )
+
+from fastdllm.export.errors import CheckpointError, ExportError, ValidationError  # noqa: E402
+from fastdllm.export.pipeline import export_package  # noqa: E402
+
+__all__ = ["CheckpointError", "ExportError", "ValidationError", "export_package"]

@@ -1,0 +1,37 @@
+"""The known model families. A new one is a new file here and a line in ADAPTERS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastdllm.export.adapters.base import Adapter, ModelSpec
+from fastdllm.export.adapters.llada import LLaDA
+from fastdllm.export.errors import CheckpointError
+
+ADAPTERS: tuple[Adapter, ...] = (LLaDA(),)
+
+__all__ = ["ADAPTERS", "Adapter", "ModelSpec", "adapter_for"]
+
+
+def adapter_for(config: Mapping[str, Any]) -> Adapter:
+    """Choose the adapter of a config.json by model_type and architectures.
+
+    Errors: CheckpointError naming the known families and the file to write.
+    """
+    model_type = config.get("model_type")
+    architectures = config.get("architectures") or []
+    fitting = [adapter for adapter in ADAPTERS if model_type in adapter.model_types]
+    for adapter in fitting:
+        if set(architectures) & set(adapter.architectures):
+            return adapter
+    if fitting and not architectures:
+        return fitting[0]
+    known = "; ".join(
+        f"{' or '.join(adapter.model_types)} with {' or '.join(adapter.architectures)}"
+        for adapter in ADAPTERS
+    )
+    raise CheckpointError(
+        f"config.json: model_type {model_type!r} with architectures {architectures!r} is unknown; "
+        f"known are: {known}. A new family is a new file in export/adapters/."
+    )

@@ -1,0 +1,99 @@
+"""Reads a Hugging Face checkpoint folder: config.json and safetensors, nothing executed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from fastdllm.export.errors import CheckpointError
+
+Shape = tuple[int, ...]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Errors: CheckpointError naming the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing") from None
+    except (OSError, ValueError) as problem:
+        raise CheckpointError(f"{path}: not readable as JSON: {problem}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object")
+    return content
+
+
+class Checkpoint:
+    """A checkpoint folder. Tensors are read one at a time; nothing is kept in memory.
+
+    Errors: CheckpointError for a folder, index or safetensors file that is missing or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: no such checkpoint folder")
+        self.config = read_json(folder / "config.json")
+        self._files: dict[str, Path] = {}
+        self.shapes: dict[str, Shape] = {}
+        for path in self._weight_files():
+            self._read_header(path)
+
+    def _weight_files(self) -> list[Path]:
+        index = self.folder / "model.safetensors.index.json"
+        if index.exists():
+            weight_map = read_json(index).get("weight_map")
+            if not isinstance(weight_map, dict) or not weight_map:
+                raise CheckpointError(f"{index}: weight_map is missing or empty")
+            names = sorted({str(name) for name in weight_map.values()})
+            bad = [name for name in names if Path(name).name != name]
+            if bad:
+                raise CheckpointError(f"{index}: {bad[0]!r} is no plain file name")
+            return [self.folder / name for name in names]
+        return [self.folder / "model.safetensors"]
+
+    def _read_header(self, path: Path) -> None:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: weight file is missing")
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - not a mapping
+                    self._files[name] = path
+                    self.shapes[name] = tuple(tensors.get_slice(name).get_shape())
+        except (SafetensorError, OSError) as problem:
+            raise CheckpointError(
+                f"{path}: damaged or truncated ({path.stat().st_size} bytes): {problem}"
+            ) from None
+
+    def require(self, expected: Mapping[str, Shape]) -> None:
+        """Check that every tensor is there in its shape; lists all that are not."""
+        problems = [
+            f"{name}: missing, expected {list(shape)}"
+            if name not in self.shapes
+            else f"{name}: is {list(self.shapes[name])}, expected {list(shape)}"
+            for name, shape in expected.items()
+            if self.shapes.get(name) != shape
+        ]
+        if problems:
+            raise CheckpointError(
+                f"{self.folder}: {len(problems)} tensors do not fit config.json:\n  "
+                + "\n  ".join(problems[:20])
+            )
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Read one tensor in the checkpoint's dtype. Errors: CheckpointError for NaN or infinity."""
+        try:
+            with safe_open(self._files[name], framework="pt") as tensors:
+                tensor: torch.Tensor = tensors.get_tensor(name)
+        except (SafetensorError, OSError) as problem:
+            raise CheckpointError(f"{self._files[name]}: {name}: {problem}") from None
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{self._files[name]}: {name} is {tensor.dtype}; expected floats")
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{self._files[name]}: {name} holds NaN or infinity")
+        return tensor

@@ -1,0 +1,149 @@
+"""The transformer as one graph with explicit cache inputs and outputs; see PACKAGE.md.
+
+B batch, T rows fed, P cached rows, S = P + T, N rows asked for, H K/V heads, D head dim, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastdllm.export.adapters import ModelSpec
+
+TOP = 3  # best candidates looked at: the two best tokens, and the mask token that may be among them
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm in f32; the weight multiplies in the model's dtype, as LLaDA does."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize the last dimension."""
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        return F.rms_norm(x.float(), (x.shape[-1],), None, self.eps).to(x.dtype) * self.weight
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate pairs (j, j + D/2) of x [B,H,T,D] in f32; cos, sin [B,1,T,D/2]."""
+    first, second = x.float().chunk(2, dim=-1)
+    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return turned.to(x.dtype)
+
+
+class Layer(nn.Module):
+    """Attention over cached and fresh rows, then a SwiGLU MLP."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        hidden, head_dim = spec.hidden_size, spec.head_dim
+        kv_size = spec.num_kv_heads * head_dim
+        self.attention_norm = RMSNorm(hidden, spec.norm_eps)
+        self.query = nn.Linear(hidden, spec.num_heads * head_dim, bias=spec.qkv_bias)
+        self.key = nn.Linear(hidden, kv_size, bias=spec.qkv_bias)
+        self.value = nn.Linear(hidden, kv_size, bias=spec.qkv_bias)
+        self.output = nn.Linear(spec.num_heads * head_dim, hidden, bias=False)
+        self.mlp_norm = RMSNorm(hidden, spec.norm_eps)
+        self.mlp = nn.ModuleDict(
+            {
+                "gate": nn.Linear(hidden, spec.mlp_size, bias=False),
+                "up": nn.Linear(hidden, spec.mlp_size, bias=False),
+                "down": nn.Linear(spec.mlp_size, hidden, bias=False),
+            }
+        )
+
+    def _heads(self, x: Tensor, count: int) -> Tensor:
+        return x.unflatten(-1, (count, self.spec.head_dim)).transpose(1, 2)
+
+    def forward(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor, past: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Map x [B,T,hidden] to the same; also return all K and V rows [B,H,S,D]."""
+        spec = self.spec
+        a = self.attention_norm(x)
+        q = rotate(self._heads(self.query(a), spec.num_heads), *rotation)
+        k = rotate(self._heads(self.key(a), spec.num_kv_heads), *rotation)
+        v = self._heads(self.value(a), spec.num_kv_heads)
+        k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
+        attended = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, enable_gqa=spec.num_heads != spec.num_kv_heads
+        )
+        x = x + self.output(attended.transpose(1, 2).flatten(2))
+        f = self.mlp_norm(x)
+        x = x + self.mlp["down"](F.silu(self.mlp["gate"](f)) * self.mlp["up"](f))
+        return x, k, v
+
+
+class Transformer(nn.Module):
+    """The whole graph. Its K and V outputs hold all S rows; the ONNX graph cuts them to C."""
+
+    inverse_frequencies: Tensor
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embedding = nn.Embedding(spec.vocab_size, spec.hidden_size)
+        self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.num_layers))
+        self.final_norm = RMSNorm(spec.hidden_size, spec.norm_eps)
+        self.head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
+        if spec.tied_embeddings:
+            self.head.weight = self.embedding.weight
+        exponents = torch.arange(0, spec.head_dim, 2, dtype=torch.float32) / spec.head_dim
+        self.register_buffer(
+            "inverse_frequencies", 1.0 / spec.rope_theta**exponents, persistent=False
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_mask: Tensor,
+        logit_indices: Tensor,
+        past: list[tuple[Tensor, Tensor]],
+    ) -> list[Tensor]:
+        """Run a pass: ids, positions [B,T], mask bool [B,1,1,S], indices [B,N], past [B,H,P,D].
+
+        Returns token_ids, confidence, second_confidence, entropy [B,N], logits f32 [B,N,V], then
+        key and value of every layer [B,H,S,D].
+        """
+        x = self.embedding(input_ids)
+        if self.spec.embedding_scale != 1.0:
+            x = x * self.spec.embedding_scale
+        angles = position_ids.float()[:, None, :, None] * self.inverse_frequencies
+        rotation = (angles.cos(), angles.sin())
+        mask = attention_mask.expand(-1, -1, input_ids.shape[1], -1)
+        present: list[Tensor] = []
+        for layer, cached in zip(self.layers, past, strict=True):
+            x, k, v = layer(x, rotation, mask, cached)
+            present += [k, v]
+        rows = logit_indices[..., None].expand(-1, -1, x.shape[-1])
+        logits = self.head(self.final_norm(x.gather(1, rows))).float()
+        if self.spec.logits_scale != 1.0:
+            logits = logits * self.spec.logits_scale
+        return [*self._candidates(logits), logits, *present]
+
+    def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Find the best tokens but the mask; the softmax is over the whole vocabulary.
+
+        Looking at the three best and skipping the mask among them touches [N,3] numbers, where
+        masking the logits would touch [N,V].
+        """
+        values, ids = logits.topk(TOP, dim=-1)
+        is_mask = ids == self.spec.mask_token_id
+        first = is_mask[..., 0]
+        best = torch.where(first, ids[..., 1], ids[..., 0])
+        best_value = torch.where(first, values[..., 1], values[..., 0])
+        second_value = torch.where(first | is_mask[..., 1], values[..., 2], values[..., 1])
+        shifted = logits - values[..., :1]
+        powers = shifted.exp()
+        total = powers.sum(dim=-1)
+        confidence = (best_value - values[..., 0]).exp() / total
+        second_confidence = (second_value - values[..., 0]).exp() / total
+        entropy = total.log() - (powers * shifted).sum(dim=-1) / total
+        return best, confidence, second_confidence, entropy

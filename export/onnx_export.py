@@ -1,0 +1,220 @@
+"""Traces the transformer into ONNX and shapes the result to the package's contract."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import ml_dtypes
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from fastdllm.export.adapters import ModelSpec
+from fastdllm.export.errors import ExportError
+from fastdllm.export.graphs import Transformer
+
+OPSETS = (23, 20)
+HEADS = ("token_ids", "confidence", "second_confidence", "entropy", "logits")
+
+
+def cache_names(prefix: str, num_layers: int) -> list[str]:
+    """Return the names of key and value of every layer."""
+    return [f"{prefix}.{layer}.{part}" for layer in range(num_layers) for part in ("key", "value")]
+
+
+def example_inputs(
+    spec: ModelSpec,
+    dtype: torch.dtype,
+    *,
+    batch: int = 2,
+    rows: int = 5,
+    cached: int = 7,
+    wanted: int = 3,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+    """Make random inputs of Transformer.forward; rows at shuffled positions, nothing padded."""
+    positions = torch.stack(
+        [torch.randperm(rows + cached, generator=generator)[:rows] for _ in range(batch)]
+    )
+    shape = (batch, spec.num_kv_heads, cached, spec.head_dim)
+    past = [
+        (
+            torch.randn(shape, generator=generator).to(dtype),
+            torch.randn(shape, generator=generator).to(dtype),
+        )
+        for _ in range(spec.num_layers)
+    ]
+    return (
+        torch.randint(spec.vocab_size, (batch, rows), generator=generator),
+        positions,
+        torch.ones(batch, 1, 1, rows + cached, dtype=torch.bool),
+        torch.randint(rows, (batch, wanted), generator=generator),
+        past,
+    )
+
+
+def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
+    """Export the model; its weights stay shared with the module until they are saved.
+
+    Errors: ExportError when torch cannot export it.
+    """
+    spec = model.spec
+    free = torch.export.Dim.DYNAMIC
+    shapes = {
+        "input_ids": {0: free, 1: free},
+        "position_ids": {0: free, 1: free},
+        "attention_mask": {0: free, 3: free},
+        "logit_indices": {0: free, 1: free},
+        "past": [({0: free, 2: free}, {0: free, 2: free}) for _ in range(spec.num_layers)],
+    }
+    names = ["input_ids", "position_ids", "attention_mask", "logit_indices"]
+    with torch.no_grad(), _quiet() as noise:
+        try:
+            program = torch.onnx.export(
+                model,
+                example_inputs(spec, dtype),
+                dynamo=True,
+                optimize=True,
+                opset_version=opset,
+                dynamic_shapes=shapes,
+                input_names=names + cache_names("past_key_values", spec.num_layers),
+                output_names=[*HEADS, *cache_names("present", spec.num_layers)],
+                verbose=False,
+            )
+        except Exception as problem:
+            raise ExportError(
+                f"torch {torch.__version__} cannot export the graph with opset {opset}: {problem}\n"
+                + noise.getvalue()[-2000:]
+            ) from problem
+    if program is None:
+        raise ExportError(f"torch {torch.__version__} exported nothing")
+    graph_model: ir.Model = program.model
+    found = graph_model.opset_imports.get("")
+    if found != opset:
+        raise ExportError(f"torch {torch.__version__} exported opset {found}; expected {opset}")
+    cut_present(graph_model, spec)
+    name_dimensions(graph_model, spec)
+    strip_metadata(graph_model)
+    return graph_model
+
+
+def cut_present(model: ir.Model, spec: ModelSpec) -> None:
+    """Add the input present_length and hand back that many leading K/V rows of each layer."""
+    graph = model.graph
+    length = ir.Value(
+        name="present_length", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1])
+    )
+    graph.inputs.insert(4, length)
+    constants = []
+    for name, number in (("zero", 0), ("row_axis", 2)):
+        node = ir.Node(
+            "", "Constant", [], attributes=[ir.AttrInt64s("value_ints", [number])], name=name
+        )
+        node.outputs[0].name = name
+        graph.insert_before(graph[0], node)
+        constants.append(node.outputs[0])
+    for index, name in enumerate(cache_names("present", spec.num_layers)):
+        rows = graph.outputs[len(HEADS) + index]
+        rows.name = f"{name}.rows"
+        node = ir.Node(
+            "", "Slice", [rows, constants[0], length, constants[1]], name=f"cut.{name}"
+        )
+        node.outputs[0].name = name
+        node.outputs[0].type = rows.type
+        graph.append(node)
+        graph.outputs[len(HEADS) + index] = node.outputs[0]
+
+
+def name_dimensions(model: ir.Model, spec: ModelSpec) -> None:
+    """Give inputs and outputs the dimension names of PACKAGE.md."""
+    kv, dim = spec.num_kv_heads, spec.head_dim
+    shapes: dict[str, list[int | str]] = {
+        "input_ids": ["batch", "rows"],
+        "position_ids": ["batch", "rows"],
+        "attention_mask": ["batch", 1, 1, "attended"],
+        "logit_indices": ["batch", "wanted"],
+        "present_length": [1],
+        "logits": ["batch", "wanted", spec.vocab_size],
+    }
+    shapes |= {name: ["batch", "wanted"] for name in HEADS[:4]}
+    shapes |= {
+        name: ["batch", kv, "cached", dim]
+        for name in cache_names("past_key_values", spec.num_layers)
+    }
+    shapes |= {
+        name: ["batch", kv, "kept", dim] for name in cache_names("present", spec.num_layers)
+    }
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.shape = ir.Shape(shapes[str(value.name)])
+
+
+def store_as_bfloat16(model: ir.Model) -> None:
+    """Store the matrices in bfloat16 and cast them where they are used; values stay the same.
+
+    The weights must be bfloat16 numbers already.
+    """
+    graph = model.graph
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) < 2:
+            continue
+        stored = ir.Value(name=f"{name}.bfloat16")
+        stored.const_value = ir.Tensor(tensor.numpy().astype(ml_dtypes.bfloat16), name=stored.name)
+        stored.type = ir.TensorType(ir.DataType.BFLOAT16)
+        stored.shape = value.shape
+        cast = ir.Node(
+            "", "Cast", [stored], attributes=[ir.AttrInt64("to", ir.DataType.FLOAT)], name=f"widen.{name}"
+        )
+        cast.outputs[0].name = f"{name}.float32"
+        cast.outputs[0].type, cast.outputs[0].shape = value.type, value.shape
+        ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        graph.insert_before(graph[0], cast)
+        del graph.initializers[name]
+        graph.initializers[stored.name] = stored
+
+
+def strip_metadata(model: ir.Model) -> None:
+    """Drop what the tracer noted of the source: local paths have no place in a package."""
+    model.metadata_props.clear()
+    model.producer_name, model.producer_version, model.doc_string = "fastdllm", None, None
+    for graph in (model.graph, *model.functions.values()):
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        values = list(graph.inputs)
+        for node in graph:
+            node.metadata_props.clear()
+            node.doc_string = None
+            values += node.outputs
+        for value in values:
+            value.metadata_props.clear()
+            value.doc_string = None
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
+        value.doc_string = None
+
+
+def save(model: ir.Model, graph_path: Path, weights_name: str) -> None:
+    """Write the graph, and all weights of a kilobyte and more into one file beside it."""
+    ir.save(model, graph_path, external_data=weights_name, size_threshold_bytes=1024)
+    weights = graph_path.with_name(weights_name)
+    if not weights.exists():
+        weights.write_bytes(b"")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[io.StringIO]:
+    """Keep the tracer's progress and advice off the terminal; the text is there for an error."""
+    noise = io.StringIO()
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(noise), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield noise
+    finally:
+        logging.disable(previous)

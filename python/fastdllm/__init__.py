@@ -1,0 +1,54 @@
+"""Fast, exact decoding of masked diffusion language models.
+
+>>> import fastdllm  # doctest: +SKIP
+>>> llm = fastdllm.LLM("package_dir")  # doctest: +SKIP
+>>> print(llm.generate("Tom has 3 boxes of 4 apples ...").text)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastdllm._core import (
+    BackendError,
+    CommitEvent,
+    ConfigError,
+    Error,
+    GenerationConfig,
+    GenerationResult,
+    GenerationStats,
+    NumericError,
+    PackageError,
+    PackageInfo,
+)
+from fastdllm.engine import Engine
+from fastdllm.version import __version__
+
+if TYPE_CHECKING:
+    from fastdllm.llm import LLM, Completion
+
+__all__ = [
+    "LLM",
+    "BackendError",
+    "CommitEvent",
+    "Completion",
+    "ConfigError",
+    "Engine",
+    "Error",
+    "GenerationConfig",
+    "GenerationResult",
+    "GenerationStats",
+    "NumericError",
+    "PackageError",
+    "PackageInfo",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load LLM and Completion, which need tokenizers and jinja2, when first asked for."""
+    if name in ("LLM", "Completion"):
+        from fastdllm import llm
+
+        return getattr(llm, name)
+    raise AttributeError(f"module 'fastdllm' has no attribute {name!r}")

@@ -1,0 +1,146 @@
+"""Checks a package on the machine that is to run it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdllm._core import Error, PackageError, read_package
+
+CHUNK_BYTES = 1 << 20
+
+
+def sha256_of_file(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """Return the hexadecimal SHA-256 of a file; progress is told the bytes read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            if progress is not None:
+                progress(len(chunk))
+    return digest.hexdigest()
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Read fastdllm.json. Errors: PackageError when it is no JSON object."""
+    path = folder / "fastdllm.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise PackageError(f"{path}: not readable as JSON: {problem}") from None
+    if not isinstance(content, dict):
+        raise PackageError(f"{path}: expected a JSON object")
+    return content
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """One check: what was checked, whether it passed, and what was found."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def check_package(
+    package_dir: str | Path,
+    *,
+    threads: int = 0,
+    onnxruntime_library: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[CheckResult]:
+    """Check schema, checksums, the graph against stored probes, tokenizer and chat template.
+
+    Yields a result per check, in that order; the schema failing ends the list, since nothing after it
+    would mean anything. progress is told the bytes hashed.
+    """
+    folder = Path(package_dir)
+    try:
+        info = read_package(str(folder))
+        metadata = read_metadata(folder)
+        files = metadata["files"]
+        if "probes.json" not in files:
+            raise PackageError("fastdllm.json.files does not list 'probes.json'")
+        probes = json.loads((folder / "probes.json").read_text(encoding="utf-8"))
+    except (Error, OSError, ValueError) as problem:
+        yield CheckResult(name="schema", passed=False, detail=str(problem))
+        return
+    yield CheckResult(
+        name="schema",
+        passed=True,
+        detail=f"format {info.format_version}, {info.family}, {info.precision}, opset {info.opset}",
+    )
+    sound = True
+    for name, entry in files.items():
+        result = _check_digest(folder / name, str(entry["sha256"]), progress)
+        sound = sound and result.passed
+        yield result
+    if sound:
+        yield _guarded("graph", lambda: _check_graph(folder, probes, threads, onnxruntime_library))
+        yield _guarded("text", lambda: _check_text(folder, metadata, probes))
+
+
+def _guarded(name: str, check: Callable[[], str]) -> CheckResult:
+    try:
+        return CheckResult(name=name, passed=True, detail=check())
+    except Exception as problem:  # whatever goes wrong in a check is its result
+        return CheckResult(name=name, passed=False, detail=str(problem) or repr(problem))
+
+
+def _check_digest(
+    path: Path, expected: str, progress: Callable[[int], None] | None
+) -> CheckResult:
+    try:
+        found = sha256_of_file(path, progress)
+    except OSError as problem:
+        return CheckResult(name=path.name, passed=False, detail=str(problem))
+    if found != expected:
+        return CheckResult(
+            name=path.name, passed=False, detail=f"sha256 is {found}; expected {expected}"
+        )
+    return CheckResult(name=path.name, passed=True, detail=f"{path.stat().st_size} bytes")
+
+
+def _check_graph(
+    folder: Path, probes: dict[str, Any], threads: int, onnxruntime_library: str | None
+) -> str:
+    from fastdllm.engine import Engine
+
+    engine = Engine(folder, threads=threads, onnxruntime_library=onnxruntime_library)
+    worst = 0.0
+    for probe in probes["graph"]:
+        logits = engine.logits(probe["input_ids"], [probe["position"]])[0]
+        expected = np.asarray(probe["logits"], dtype=np.float64)
+        found = logits[np.asarray(probe["vocab_ids"])]
+        scale = max(1.0, float(np.abs(expected).max()))
+        worst = max(worst, float(np.abs(found - expected).max()) / scale)
+    if not worst <= probes["tolerance"]:
+        raise PackageError(
+            f"logits differ from the stored probes by {worst:.3g}; allowed {probes['tolerance']:g}"
+        )
+    return f"{engine.backend}: logits within {worst:.1e} of {len(probes['graph'])} probes"
+
+
+def _check_text(folder: Path, metadata: dict[str, Any], probes: dict[str, Any]) -> str:
+    entry = metadata.get("tokenizer")
+    if entry is None:
+        return "no tokenizer in this package"
+    from fastdllm.text import TextCodec
+
+    codec = TextCodec(folder, entry)
+    for probe in probes["tokenizer"]:
+        found = codec.encode(probe["text"])
+        if found != probe["token_ids"]:
+            raise PackageError(
+                f"{probe['text']!r} encodes to {found}; expected {probe['token_ids']}"
+            )
+    for probe in probes.get("chat", []):
+        if codec.chat_template is None or codec.chat_template.render(probe["messages"]) != probe["text"]:
+            raise PackageError("the chat template renders its probe differently")
+    return f"{len(probes['tokenizer'])} tokenizer probes, {len(probes.get('chat', []))} chat probes"

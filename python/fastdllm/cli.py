@@ -1,0 +1,299 @@
+"""The command line: export, generate, info, check, bench.
+
+Exit codes: 0 success; 1 failure, one line on stderr; 2 wrong usage; 130 interrupted by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastdllm._core import Error, GenerationConfig
+from fastdllm.version import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (None = the process's) and return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        if options.cmake_dir:
+            return _print_cmake_dir()
+        if options.command is None:
+            parser.error("a command is needed: export, generate, info, check or bench")
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (Error, ImportError, OSError) as problem:
+        print(f"fastdllm: error: {problem}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastdllm", description="Fast, exact decoding of masked diffusion language models."
+    )
+    parser.add_argument("--version", action="version", version=f"fastdllm {__version__}")
+    parser.add_argument(
+        "--cmake-dir", action="store_true", help="print the folder of fastdllmConfig.cmake"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    export = commands.add_parser("export", help="turn a checkpoint folder into a package")
+    export.add_argument("checkpoint", type=Path)
+    export.add_argument("package", type=Path)
+    export.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
+    export.add_argument("--opset", type=int, choices=(20, 23), default=23)
+    export.add_argument("--overwrite", action="store_true", help="replace a package that is there")
+    export.set_defaults(run=_export)
+
+    generate = _package_command(commands, "generate", "answer a prompt")
+    generate.add_argument(
+        "--prompt", default="-", help="the question; - (the default) reads standard input"
+    )
+    generate.add_argument(
+        "--raw", action="store_true", help="take the prompt as it stands, without chat template"
+    )
+    generate.add_argument(
+        "--stream", action="store_true", help="print text as it becomes final (default on a terminal)"
+    )
+    _add_config(generate)
+    generate.set_defaults(run=_generate)
+
+    info = _package_command(commands, "info", "show what a package is")
+    info.set_defaults(run=_info)
+    check = _package_command(commands, "check", "check schema, checksums, graph and tokenizer")
+    check.set_defaults(run=_check)
+
+    bench = _package_command(commands, "bench", "compare naive, prefix, dual, dual + threshold")
+    bench.add_argument("--prompt", help="the question; default: 16 token ids")
+    bench.add_argument("--max-new-tokens", type=int, default=64)
+    bench.add_argument("--block-length", type=int, default=32)
+    bench.add_argument("--threshold", type=float, default=0.9)
+    bench.add_argument("--repeat", type=int, default=3)
+    bench.set_defaults(run=_bench)
+    return parser
+
+
+def _package_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text)
+    command.add_argument("package", type=Path)
+    command.add_argument("--threads", type=int, default=0, help="in one pass; 0 = automatic")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    return command
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    """Add an option per field of GenerationConfig, with its name and default."""
+    command.add_argument("--max-new-tokens", type=int, default=128)
+    command.add_argument("--block-length", type=int, default=32)
+    command.add_argument("--steps", type=int, help="passes over the whole generation")
+    command.add_argument(
+        "--threshold", type=float, help="default 0.9 unless --steps or --factor is given"
+    )
+    command.add_argument("--factor", type=float)
+    command.add_argument("--cache", choices=("none", "prefix", "dual"), default="dual")
+    command.add_argument(
+        "--remasking", choices=("low_confidence", "random"), default="low_confidence"
+    )
+    command.add_argument("--temperature", type=float, default=0.0)
+    command.add_argument("--cfg-scale", type=float, default=0.0)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--ignore-eos", action="store_true")
+
+
+def _config(options: argparse.Namespace) -> GenerationConfig:
+    threshold = options.threshold
+    if threshold is None and options.steps is None and options.factor is None:
+        threshold = 0.9
+    return GenerationConfig(
+        max_new_tokens=options.max_new_tokens,
+        block_length=options.block_length,
+        steps=options.steps,
+        threshold=threshold,
+        factor=options.factor,
+        cache=options.cache,
+        remasking=options.remasking,
+        temperature=options.temperature,
+        cfg_scale=options.cfg_scale,
+        seed=options.seed,
+        ignore_eos=options.ignore_eos,
+    )
+
+
+def _print_json(content: object) -> None:
+    print(json.dumps(content, indent=1))
+
+
+def _print_cmake_dir() -> int:
+    folder = Path(__file__).parent / "cmake"
+    if not (folder / "fastdllmConfig.cmake").exists():
+        raise Error(
+            "this wheel holds no CMake package; install the C++ library with "
+            "cmake --install BUILD --prefix PREFIX"
+        )
+    print(folder)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from fastdllm.export import export_package
+
+    path = export_package(
+        options.checkpoint,
+        options.package,
+        precision=options.precision,
+        opset=options.opset,
+        overwrite=options.overwrite,
+    )
+    size = sum(file.stat().st_size for file in path.iterdir())
+    print(f"{path}: {options.precision} package, {size / 1e6:.1f} MB")
+    return 0
+
+
+def _read_prompt(text: str) -> str:
+    return sys.stdin.read().rstrip("\n") if text == "-" else text
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from fastdllm.llm import LLM
+
+    config = _config(options)
+    llm = LLM(options.package, threads=options.threads)
+    prompt = _read_prompt(options.prompt)
+    if not options.json and (options.stream or sys.stdout.isatty()):
+        for piece in llm.stream(prompt, config, raw=options.raw):
+            print(piece, end="", flush=True)
+        print()
+        return 0
+    answer = llm.generate(prompt, config, raw=options.raw)
+    if not options.json:
+        print(answer.text)
+        return 0
+    _print_json(
+        {
+            "text": answer.text,
+            "token_ids": answer.token_ids.tolist(),
+            "finish_reason": answer.finish_reason,
+            "num_passes": answer.num_passes,
+            "prompt_tokens": answer.prompt_tokens,
+            "stats": answer.stats.to_dict(),
+            "config": config.to_dict(),
+        }
+    )
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    from fastdllm._core import read_package
+    from fastdllm.check import read_metadata
+
+    read_package(str(options.package))  # refuses what cannot be read
+    metadata = read_metadata(options.package)
+    metadata["bytes"] = sum(entry["bytes"] for entry in metadata["files"].values())
+    if options.json:
+        _print_json(metadata)
+        return 0
+    facts: dict[str, Any] = {
+        "family": metadata["family"],
+        "precision": f"{metadata['precision']} (cache {metadata['graph']['cache_type']})",
+        "format": f"version {metadata['format_version']}, opset {metadata['opset']}",
+        "exported by": f"fastdllm {metadata.get('fastdllm_version', 'unknown')}",
+        "size": f"{metadata['bytes'] / 1e6:.1f} MB",
+        "tokenizer": "yes" if metadata.get("tokenizer") else "no",
+        **metadata["model"],
+    }
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        print(f"{key.ljust(width)}  {value}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from fastdllm.check import check_package
+
+    results = []
+    for result in check_package(options.package, threads=options.threads):
+        results.append(result)
+        if not options.json:
+            print(f"{'ok  ' if result.passed else 'FAIL'}  {result.name}: {result.detail}")
+    if options.json:
+        _print_json([dataclasses.asdict(result) for result in results])
+    failed = [result.name for result in results if not result.passed]
+    if failed:
+        print(f"fastdllm: error: {options.package}: failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from fastdllm.bench import measure, standard_modes, table
+    from fastdllm.engine import Engine
+    from fastdllm.llm import LLM
+
+    if options.repeat < 1:
+        raise Error(f"repeat is {options.repeat}; expected at least 1")
+    if options.prompt is not None:
+        llm = LLM(options.package, threads=options.threads)
+        engine, prompts = llm.engine, [llm.encode(options.prompt)]
+    else:
+        engine = Engine(options.package, threads=options.threads)
+        allowed = [i for i in range(engine.package.vocab_size) if i != engine.package.mask_token_id]
+        prompts = [allowed[:16]]
+    modes = standard_modes(
+        max_new_tokens=options.max_new_tokens,
+        block_length=options.block_length,
+        threshold=options.threshold,
+    )
+    results = []
+    for mode in modes:
+        if sys.stderr.isatty():
+            print(f"\rmeasuring {mode.name:30}", end="", file=sys.stderr, flush=True)
+        measure(engine, prompts[:1], mode)  # warm up
+        results.append(measure(engine, prompts, mode, repeat=options.repeat))
+    if sys.stderr.isatty():
+        print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
+    naive = results[0].tokens_per_second
+    if options.json:
+        rows = [
+            dataclasses.asdict(result)
+            | {
+                "tokens_per_pass": result.tokens_per_pass,
+                "tokens_per_second": result.tokens_per_second,
+                "outside_microseconds": result.outside_microseconds,
+            }
+            for result in results
+        ]
+        _print_json({"backend": engine.backend, "repeat": options.repeat, "modes": rows})
+        return 0
+    header = ["mode", "passes", "tokens/pass", "tokens/s", "speed-up", "ms/pass", "outside us/pass"]
+    rows_of_text = [header]
+    for result in results:
+        rows_of_text.append(
+            [
+                result.name,
+                str(result.num_passes // options.repeat),
+                f"{result.tokens_per_pass:.1f}",
+                f"{result.tokens_per_second:.0f}",
+                f"{result.tokens_per_second / naive:.1f}x",
+                f"{1e3 * result.seconds / result.num_passes:.2f}",
+                f"{result.outside_microseconds:.0f}",
+            ]
+        )
+    print(f"{engine.backend}, {options.max_new_tokens} new tokens in blocks of {options.block_length}")
+    print(table(rows_of_text))
+    return 0
+
+

@@ -75,16 +75,17 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> logits(Engine& self, nb::handle ids,
   }
   const auto vocab_size = static_cast<std::size_t>(self.package().vocab_size);
   float* data = values->data();
-  const nb::capsule owner(values.get(), [](void* p) noexcept {
-    delete static_cast<std::vector<float>*>(p);
-  });
+  const nb::capsule owner(values.get(),
+                          [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
   static_cast<void>(values.release());
   return {data, {rows.size(), vocab_size}, owner};
 }
 
-std::vector<std::int32_t> copy_array(const nb::ndarray<const std::int32_t, nb::ndim<1>, nb::device::cpu>& array) {
+std::vector<std::int32_t> copy_array(
+    const nb::ndarray<const std::int32_t, nb::ndim<1>, nb::device::cpu>& array) {
   std::vector<std::int32_t> ids(array.size());
-  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = array.data()[static_cast<std::int64_t>(i) * array.stride(0)];
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    ids[i] = array.data()[static_cast<std::int64_t>(i) * array.stride(0)];
   return ids;
 }
 
@@ -100,16 +101,16 @@ std::vector<std::int32_t> ids_from(nb::handle ids, std::string_view what) {
     const nb::object number = nb::steal(PyNumber_Index(item.ptr()));
     if (!number.is_valid()) {
       PyErr_Clear();
-      throw nb::type_error((std::string(what) + ": item " + std::to_string(copied.size()) +
-                            " is no integer").c_str());
+      throw nb::type_error(
+          (std::string(what) + ": item " + std::to_string(copied.size()) + " is no integer")
+              .c_str());
     }
     int overflow = 0;
     const long long value = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
     if (overflow != 0 || value != static_cast<std::int32_t>(value)) {
-      throw Error(ErrorCode::bad_config, std::string(what) + ": id " +
-                                             nb::cast<std::string>(nb::str(number)) +
-                                             " at index " + std::to_string(copied.size()) +
-                                             " is outside the vocabulary");
+      throw Error(ErrorCode::bad_config,
+                  std::string(what) + ": id " + nb::cast<std::string>(nb::str(number)) +
+                      " at index " + std::to_string(copied.size()) + " is outside the vocabulary");
     }
     copied.push_back(static_cast<std::int32_t>(value));
   }

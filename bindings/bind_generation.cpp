@@ -61,6 +61,10 @@ nb::dict to_dict(const GenerationConfig& config) {
   return fields;
 }
 
+bool equals(const GenerationConfig& config, nb::handle other) {
+  return nb::isinstance<GenerationConfig>(other) && config == nb::cast<GenerationConfig>(other);
+}
+
 std::string repr(const GenerationConfig& config) {
   std::string text = "GenerationConfig(";
   for (const auto& [key, value] : to_dict(config)) {
@@ -92,8 +96,10 @@ void bind_config(nb::module_& m) {
       m, "GenerationConfig",
       "Options of one generation.\n\n"
       "max_new_tokens: positions to decode, >= 1. block_length: positions per block, >= 1.\n"
-      "steps: passes over the whole generation, divided among the blocks; None = one token per pass.\n"
-      "threshold: commit every position at least this confident, in (0, 1]; `steps` is then ignored.\n"
+      "steps: passes over the whole generation, divided among the blocks; None = one token per "
+      "pass.\n"
+      "threshold: commit every position at least this confident, in (0, 1]; `steps` is then "
+      "ignored.\n"
       "factor: the factor rule of Fast-dLLM, > 0; wins over threshold and steps.\n"
       "cache: 'none', 'prefix' or 'dual'. remasking: 'low_confidence' or 'random'.\n"
       "temperature: >= 0, 0 = arg-max. cfg_scale: >= 0, 0 = no classifier-free guidance.\n"
@@ -120,9 +126,9 @@ void bind_config(nb::module_& m) {
           "seed", [](const GenerationConfig& c) { return c.seed; },
           [](GenerationConfig& c, const nb::int_& seed) { c.seed = seed_from(seed); })
       .def_rw("ignore_eos", &GenerationConfig::ignore_eos)
-      .def("to_dict", &to_dict, "The options by name.")
-      .def("__eq__", [](const GenerationConfig& a, const GenerationConfig& b) { return a == b; },
-           nb::is_operator())
+      .def("to_dict", &to_dict, nb::sig("def to_dict(self) -> dict[str, object]"),
+           "The options by name.")
+      .def("__eq__", &equals, nb::sig("def __eq__(self, other: object, /) -> bool"))
       .def("__repr__", &repr);
 }
 
@@ -137,7 +143,8 @@ void bind_stats(nb::module_& m) {
       .def_ro("graph_seconds", &GenerationStats::graph_seconds, "Seconds in the backend's runs.")
       .def_ro("total_seconds", &GenerationStats::total_seconds, "Seconds of the whole call.")
       .def_ro("cache_bytes", &GenerationStats::cache_bytes, "Bytes of K/V held by the block cache.")
-      .def("to_dict", &stats_to_dict, "The counts by name.");
+      .def("to_dict", &stats_to_dict, nb::sig("def to_dict(self) -> dict[str, float]"),
+           "The counts by name.");
 }
 
 void bind_event(nb::module_& m) {

@@ -20,7 +20,8 @@ void bind_package(nb::module_& m) {
       .def_ro("precision", &PackageInfo::precision, "'fp32', 'fp16' or 'bf16'.")
       .def_ro("opset", &PackageInfo::opset)
       .def_prop_ro("graph", [](const PackageInfo& p) { return p.graph.string(); })
-      .def_prop_ro("cache_type", [](const PackageInfo& p) { return std::string(name_of(p.cache_type)); })
+      .def_prop_ro("cache_type",
+                   [](const PackageInfo& p) { return std::string(name_of(p.cache_type)); })
       .def_ro("num_layers", &PackageInfo::num_layers)
       .def_ro("num_heads", &PackageInfo::num_heads)
       .def_ro("num_kv_heads", &PackageInfo::num_kv_heads)

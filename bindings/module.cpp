@@ -17,9 +17,9 @@ struct ErrorTypes {
 };
 
 PyObject* add_error(nb::module_& m, const char* name, const char* doc, nb::handle bases) {
-  const nb::object qualified = nb::str("fastdllm.{}").format(name);
-  const nb::object type = nb::steal(PyErr_NewExceptionWithDoc(nb::cast<std::string>(qualified).c_str(),
-                                                              doc, bases.ptr(), nullptr));
+  const nb::object qualified = nb::str("{}.{}").format(m.attr("__name__"), name);
+  const nb::object type = nb::steal(PyErr_NewExceptionWithDoc(
+      nb::cast<std::string>(qualified).c_str(), doc, bases.ptr(), nullptr));
   if (!type.is_valid()) throw nb::python_error();
   m.attr(name) = type;
   return type.ptr();  // the module keeps it alive
@@ -44,7 +44,8 @@ void translate(const std::exception_ptr& problem, void* payload) {
 }  // namespace
 
 void bind_errors(nb::module_& m) {
-  const nb::handle base = add_error(m, "Error", "Base of all errors of fastdllm.", PyExc_RuntimeError);
+  const nb::handle base =
+      add_error(m, "Error", "Base of all errors of fastdllm.", PyExc_RuntimeError);
   const nb::tuple value_bases = nb::make_tuple(base, nb::handle(PyExc_ValueError));
   static ErrorTypes types{
       add_error(m, "PackageError", "The package is missing, damaged or from the future.", base),

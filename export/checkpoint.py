@@ -86,7 +86,7 @@ class Checkpoint:
             )
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Read one tensor in the checkpoint's dtype. Errors: CheckpointError for NaN or infinity."""
+        """Read one tensor in its own dtype. Errors: CheckpointError for NaN or infinity."""
         try:
             with safe_open(self._files[name], framework="pt") as tensors:
                 tensor: torch.Tensor = tensors.get_tensor(name)

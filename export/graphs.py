@@ -1,6 +1,7 @@
 """The transformer as one graph with explicit cache inputs and outputs; see PACKAGE.md.
 
-B batch, T rows fed, P cached rows, S = P + T, N rows asked for, H K/V heads, D head dim, V vocabulary.
+B batch, T rows fed, P cached rows, S = P + T, N rows asked for, H K/V heads, D head dim,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Layer(nn.Module):
         )
 
     def _heads(self, x: Tensor, count: int) -> Tensor:
-        return x.unflatten(-1, (count, self.spec.head_dim)).transpose(1, 2)
+        return x.view(*x.shape[:-1], count, self.spec.head_dim).transpose(1, 2)
 
     def forward(
         self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor, past: tuple[Tensor, Tensor]

@@ -121,9 +121,7 @@ def cut_present(model: ir.Model, spec: ModelSpec) -> None:
     for index, name in enumerate(cache_names("present", spec.num_layers)):
         rows = graph.outputs[len(HEADS) + index]
         rows.name = f"{name}.rows"
-        node = ir.Node(
-            "", "Slice", [rows, constants[0], length, constants[1]], name=f"cut.{name}"
-        )
+        node = ir.Node("", "Slice", [rows, constants[0], length, constants[1]], name=f"cut.{name}")
         node.outputs[0].name = name
         node.outputs[0].type = rows.type
         graph.append(node)
@@ -146,9 +144,7 @@ def name_dimensions(model: ir.Model, spec: ModelSpec) -> None:
         name: ["batch", kv, "cached", dim]
         for name in cache_names("past_key_values", spec.num_layers)
     }
-    shapes |= {
-        name: ["batch", kv, "kept", dim] for name in cache_names("present", spec.num_layers)
-    }
+    shapes |= {name: ["batch", kv, "kept", dim] for name in cache_names("present", spec.num_layers)}
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.shape = ir.Shape(shapes[str(value.name)])
 
@@ -163,37 +159,41 @@ def store_as_bfloat16(model: ir.Model) -> None:
         tensor = value.const_value
         if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) < 2:
             continue
-        stored = ir.Value(name=f"{name}.bfloat16")
-        stored.const_value = ir.Tensor(tensor.numpy().astype(ml_dtypes.bfloat16), name=stored.name)
+        stored_name = f"{name}.bfloat16"
+        stored = ir.Value(name=stored_name)
+        stored.const_value = ir.Tensor(tensor.numpy().astype(ml_dtypes.bfloat16), name=stored_name)
         stored.type = ir.TensorType(ir.DataType.BFLOAT16)
         stored.shape = value.shape
         cast = ir.Node(
-            "", "Cast", [stored], attributes=[ir.AttrInt64("to", ir.DataType.FLOAT)], name=f"widen.{name}"
+            "",
+            "Cast",
+            [stored],
+            attributes=[ir.AttrInt64("to", ir.DataType.FLOAT)],
+            name=f"widen.{name}",
         )
         cast.outputs[0].name = f"{name}.float32"
         cast.outputs[0].type, cast.outputs[0].shape = value.type, value.shape
         ir.convenience.replace_all_uses_with(value, cast.outputs[0])
         graph.insert_before(graph[0], cast)
         del graph.initializers[name]
-        graph.initializers[stored.name] = stored
+        graph.initializers[stored_name] = stored
 
 
 def strip_metadata(model: ir.Model) -> None:
     """Drop what the tracer noted of the source: local paths have no place in a package."""
     model.metadata_props.clear()
     model.producer_name, model.producer_version, model.doc_string = "fastdllm", None, None
-    for graph in (model.graph, *model.functions.values()):
-        graph.metadata_props.clear()
-        graph.doc_string = None
-        values = list(graph.inputs)
-        for node in graph:
-            node.metadata_props.clear()
-            node.doc_string = None
-            values += node.outputs
-        for value in values:
-            value.metadata_props.clear()
-            value.doc_string = None
-    for value in model.graph.initializers.values():
+    graph = model.graph
+    nodes = list(graph)
+    values = [*graph.inputs, *graph.initializers.values()]
+    for node in nodes:
+        values += node.outputs
+    graph.metadata_props.clear()
+    graph.doc_string = None
+    for node in nodes:
+        node.metadata_props.clear()
+        node.doc_string = None
+    for value in values:
         value.metadata_props.clear()
         value.doc_string = None
 

@@ -28,7 +28,7 @@ def package_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     as it was. An empty folder at `target` is replaced; a package there only with overwrite.
     Errors: ExportError when something is in the way or the disk does not take it.
     """
-    target = Path(os.path.abspath(target))
+    target = target.absolute()
     if target.exists() and not target.is_dir():
         raise ExportError(f"{target}: is a file; expected a folder or nothing")
     occupied = target.is_dir() and any(target.iterdir())
@@ -38,7 +38,9 @@ def package_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         raise ExportError(f"{target}: is no package (no {METADATA}); it will not be overwritten")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        partial = Path(
+            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        )
     except OSError as problem:
         raise ExportError(f"{target}: cannot be written: {problem}") from None
     try:

@@ -63,9 +63,9 @@ def export_package(
 ) -> Path:
     """Export a Hugging Face checkpoint folder into a package folder and return its path.
 
-    precision: of weights and arithmetic, see PACKAGE.md. opset: 23 (Attention and RMSNormalization
-    as single operators) or 20 (decomposed, for older TensorRT). overwrite: replace a package that is
-    there, at the very end. progress: a bar on stderr; None = when it is a terminal.
+    precision: of weights and arithmetic, see PACKAGE.md. opset: 23 (Attention and
+    RMSNormalization as single operators) or 20 (decomposed, for older TensorRT). overwrite: replace
+    a package that is there, at the very end. progress: a bar on stderr; None = on a terminal.
 
     The graph is compared with torch before anything is put in place. Errors: ExportError and its
     kinds CheckpointError and ValidationError; package_dir is then as it was.
@@ -171,10 +171,10 @@ def describe(
     """Return the facts of fastdllm.json; PACKAGE.md says what each means."""
     facts = dataclasses.asdict(spec)
     keys = (
-        "num_layers num_heads num_kv_heads head_dim hidden_size vocab_size max_context_length "
-        "mask_token_id eos_token_ids pad_token_id bos_token_id attention logits_shift "
-        "min_prompt_length"
-    ).split()
+        *("num_layers", "num_heads", "num_kv_heads", "head_dim", "hidden_size", "vocab_size"),
+        *("max_context_length", "mask_token_id", "eos_token_ids", "pad_token_id", "bos_token_id"),
+        *("attention", "logits_shift", "min_prompt_length"),
+    )
     return {
         "format_version": FORMAT_VERSION,
         "fastdllm_version": __version__,

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from fastdllm.export.checkpoint import read_json
 from fastdllm.export.errors import CheckpointError
 from fastdllm.text import ChatTemplate, TextError
-from tokenizers import Tokenizer
 
 PROBE_TEXTS = (
     "",
@@ -19,7 +20,7 @@ PROBE_TEXTS = (
     "Tom has 12 boxes of 345 apples.\n#### 4140",
     "def f(x):\n    return x**2  # tab:\t!",
     "naïve café Ångström — “quotes”…",
-    "Привет, мир. Γειά σου κόσμε.",
+    "Привет, мир. Γειά σου κόσμε.",  # noqa: RUF001 - Greek on purpose
     "你好,世界。こんにちは。안녕하세요.",
     "مرحبا بالعالم שלום",
     "🙂👩‍👩‍👧‍👦🏳️‍🌈 e\u0301",

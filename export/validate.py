@@ -48,9 +48,7 @@ def open_graph(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as problem:
         raise ValidationError(
             f"ONNX Runtime {onnxruntime.__version__} refuses the graph: {problem}"
@@ -123,7 +121,9 @@ def _compare(
     precision: Precision,
 ) -> float:
     if found.shape != tuple(expected.shape):
-        raise ValidationError(f"{name}: {case}: shape {found.shape}; expected {tuple(expected.shape)}")
+        raise ValidationError(
+            f"{name}: {case}: shape {found.shape}; expected {tuple(expected.shape)}"
+        )
     allowed = precision.tolerance
     if name == "token_ids":
         # Where two candidates are closer than the tolerance, either is right.
@@ -152,7 +152,13 @@ def graph_probes(graph: Path, spec: ModelSpec, precision: Precision) -> list[dic
     for rows in (1, 5, 33):
         rows = min(rows, spec.max_context_length)
         inputs = example_inputs(
-            spec, precision.compute_dtype, batch=1, rows=rows, cached=0, wanted=1, generator=generator
+            spec,
+            precision.compute_dtype,
+            batch=1,
+            rows=rows,
+            cached=0,
+            wanted=1,
+            generator=generator,
         )
         inputs[1][0] = torch.arange(rows)
         inputs[0][0, rows // 2 :] = spec.mask_token_id

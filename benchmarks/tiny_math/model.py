@@ -95,7 +95,9 @@ class Model(nn.Module):
         self.register_buffer("sin", angles.sin(), persistent=False)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
-                last = name.startswith("blocks") and name.endswith(("attn_out.weight", "ff_out.weight"))
+                last = name.startswith("blocks") and name.endswith(
+                    ("attn_out.weight", "ff_out.weight")
+                )
                 scale = 0.02 / (2 * config.n_layers) ** 0.5 if last else 0.02
                 nn.init.normal_(parameter, std=1.0 if name == "wte.weight" else scale)
 

@@ -1,7 +1,7 @@
 """Grade-school word problems of two steps, made by a seeded generator.
 
-Answers spell the operations and end in a line ``#### N``, as in GSM8K. Numbers are small on purpose:
-a model of a few million parameters learns them on a CPU in about an hour.
+Answers spell the operations and end in a line ``#### N``, as in GSM8K. Numbers are small on
+purpose: a model of a few million parameters learns them on a CPU in about an hour.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAMES = (
-    "Tom Mia Leo Ana Sam Eva Max Zoe Ben Ivy Dan Amy Jack Rose Finn Ruby Noah Lily Owen Nora"
-).split()
+    "Tom", "Mia", "Leo", "Ana", "Sam", "Eva", "Max", "Zoe", "Ben", "Ivy", "Dan", "Amy", "Jack",
+    "Rose", "Finn", "Ruby", "Noah", "Lily", "Owen", "Nora",
+)  # fmt: skip
 OBJECTS = (
-    "apples pears books coins eggs shells cards stamps pens cups balls toys cakes rings keys hats"
-).split()
-CONTAINERS = "boxes bags jars packs".split()
+    "apples", "pears", "books", "coins", "eggs", "shells", "cards", "stamps", "pens", "cups",
+    "balls", "toys", "cakes", "rings", "keys", "hats",
+)  # fmt: skip
+CONTAINERS = ("boxes", "bags", "jars", "packs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,8 @@ def _give_away(x: _Draw) -> tuple[str, str, int]:
     return (
         f"{x.name} has {x.a} {x.containers} of {x.b} {x.objects} and gives {x.few} away. "
         f"How many {x.objects} are left?",
-        f"There are {x.a} * {x.b} = {x.product} {x.objects}. {x.product} - {x.few} = {left} are left.",
+        f"There are {x.a} * {x.b} = {x.product} {x.objects}. "
+        f"{x.product} - {x.few} = {left} are left.",
         left,
     )
 
@@ -170,9 +173,7 @@ def problems(seed: int) -> Iterator[Problem]:
     while True:
         for template, make in TEMPLATES.items():
             question, answer, result = make(_Draw(rng))
-            yield Problem(
-                question=question, answer=f"{answer}\n#### {result}", template=template
-            )
+            yield Problem(question=question, answer=f"{answer}\n#### {result}", template=template)
 
 
 def held_out(count: int, seed: int = 1) -> list[Problem]:

@@ -21,11 +21,12 @@ from pathlib import Path
 import jinja2
 import torch
 import torch.nn.functional as F
-from model import Model, ModelConfig, decode
-from problems import TEMPLATES, Problem, held_out, is_right, problems, write_jsonl
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
+
+from model import Model, ModelConfig, decode
+from problems import TEMPLATES, Problem, held_out, is_right, problems, write_jsonl
 
 HERE = Path(__file__).parent
 SPECIAL_TOKENS = (
@@ -181,7 +182,9 @@ def rate_at(step: int, recipe: Recipe) -> float:
     return min((step + 1) / recipe.warmup, (recipe.steps - step) / recipe.steps)
 
 
-def write_checkpoint(folder: Path, model: Model, tokenizer: Tokenizer, tests: list[Problem]) -> None:
+def write_checkpoint(
+    folder: Path, model: Model, tokenizer: Tokenizer, tests: list[Problem]
+) -> None:
     """Write a Hugging Face style checkpoint, each file beside and then renamed."""
     config = model.config
     folder.mkdir(parents=True, exist_ok=True)
@@ -191,9 +194,7 @@ def write_checkpoint(folder: Path, model: Model, tokenizer: Tokenizer, tests: li
         beside.write_text(text, encoding="utf-8")
         beside.replace(folder / name)
 
-    save_file(
-        model.checkpoint_tensors(), folder / ".model.part", metadata={"format": "pt"}
-    )
+    save_file(model.checkpoint_tensors(), folder / ".model.part", metadata={"format": "pt"})
     (folder / ".model.part").replace(folder / "model.safetensors")
     write("tokenizer.json", tokenizer.to_str(pretty=True))
     write(

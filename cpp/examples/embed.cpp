@@ -3,7 +3,8 @@
 #include <iostream>
 
 int main(int argc, char** argv) try {
-  if (argc < 2) throw fastdllm::Error(fastdllm::ErrorCode::bad_config, "usage: embed PACKAGE [ID ...]");
+  if (argc < 2)
+    throw fastdllm::Error(fastdllm::ErrorCode::bad_config, "usage: embed PACKAGE [ID ...]");
   fastdllm::Engine engine(argv[1], {.threads = 2});
   std::vector<std::int32_t> prompt;
   for (int i = 2; i < argc; ++i) prompt.push_back(std::stoi(argv[i]));

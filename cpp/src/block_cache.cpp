@@ -37,8 +37,8 @@ TensorView BlockCache::view(std::int64_t tensor, std::int64_t length) noexcept {
 }
 
 std::int64_t BlockCache::bytes() const noexcept {
-  const std::int64_t size = batch_ * num_kv_heads_ * capacity_ * head_dim_ *
-                            static_cast<std::int64_t>(size_of(type_));
+  const std::int64_t size =
+      batch_ * num_kv_heads_ * capacity_ * head_dim_ * static_cast<std::int64_t>(size_of(type_));
   return num_tensors_ * ((size + alignment - 1) / alignment * alignment);
 }
 

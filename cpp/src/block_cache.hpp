@@ -10,8 +10,8 @@
 
 namespace fastdllm {
 
-/// Per layer one key and one value tensor, [batch, kv heads, length, head dim] in the package's cache
-/// type, keys already rotated. All lie in one allocation on the backend's device, made for
+/// Per layer one key and one value tensor, [batch, kv heads, length, head dim] in the package's
+/// cache type, keys already rotated. All lie in one allocation on the backend's device, made for
 /// `capacity` rows and reused by later requests; a refresh writes them as its present outputs and
 /// the steps bind the same memory as their past inputs.
 class BlockCache {

@@ -14,7 +14,9 @@
 namespace fastdllm {
 namespace {
 
-[[noreturn]] void reject(const std::string& message) { throw Error(ErrorCode::bad_config, message); }
+[[noreturn]] void reject(const std::string& message) {
+  throw Error(ErrorCode::bad_config, message);
+}
 
 void require_ids(const PackageInfo& package, std::span<const std::int32_t> ids) {
   for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -47,12 +49,12 @@ void require_prompt(const PackageInfo& package, std::span<const std::int32_t> id
 
 void require_supported(const PackageInfo& package) {
   if (package.attention != AttentionKind::bidirectional || package.logits_shift != 0) {
-    throw Error(ErrorCode::bad_package,
-                concat("fastdllm.json: this runtime decodes attention 'bidirectional' with "
-                       "logits_shift 0; found attention '",
-                       package.attention == AttentionKind::bidirectional ? "bidirectional"
-                                                                         : "block_causal",
-                       "' with logits_shift ", package.logits_shift));
+    throw Error(
+        ErrorCode::bad_package,
+        concat("fastdllm.json: this runtime decodes attention 'bidirectional' with "
+               "logits_shift 0; found attention '",
+               package.attention == AttentionKind::bidirectional ? "bidirectional" : "block_causal",
+               "' with logits_shift ", package.logits_shift));
   }
 }
 
@@ -114,8 +116,7 @@ Engine::Engine(Engine&&) noexcept = default;
 Engine& Engine::operator=(Engine&&) noexcept = default;
 
 GenerationResult Engine::generate(std::span<const std::int32_t> prompt_ids,
-                                  const GenerationConfig& config,
-                                  const CommitCallback& on_commit) {
+                                  const GenerationConfig& config, const CommitCallback& on_commit) {
   validate(config);
   require_prompt(package(), prompt_ids, config);
   const Turn turn(state_->mutex, state_->running);
@@ -149,8 +150,12 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
   return {predictions.logits.begin(), predictions.logits.end()};
 }
 
-const PackageInfo& Engine::package() const noexcept { return state_->model.package(); }
+const PackageInfo& Engine::package() const noexcept {
+  return state_->model.package();
+}
 
-std::string Engine::backend() const { return state_->model.session().description(); }
+std::string Engine::backend() const {
+  return state_->model.session().description();
+}
 
 }  // namespace fastdllm

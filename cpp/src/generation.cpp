@@ -8,7 +8,9 @@
 namespace fastdllm {
 namespace {
 
-[[noreturn]] void reject(const std::string& message) { throw Error(ErrorCode::bad_config, message); }
+[[noreturn]] void reject(const std::string& message) {
+  throw Error(ErrorCode::bad_config, message);
+}
 
 void require_at_least_one(std::string_view option, std::int64_t value) {
   if (value < 1) reject(concat(option, " is ", value, "; expected at least 1"));

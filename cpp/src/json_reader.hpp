@@ -73,8 +73,8 @@ class JsonReader {
                          const nlohmann::json& found) const {
     std::string text = found.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
     if (text.size() > 80) text = text.substr(0, 77) + "...";
-    throw Error(ErrorCode::bad_package, concat(where_, key.empty() ? "" : ".", key, " is ", text,
-                                               "; expected ", expected));
+    throw Error(ErrorCode::bad_package,
+                concat(where_, key.empty() ? "" : ".", key, " is ", text, "; expected ", expected));
   }
 
  private:

@@ -31,9 +31,8 @@ std::size_t find(std::span<const TensorSpec> specs, std::string_view kind, std::
   const auto found = std::find_if(specs.begin(), specs.end(),
                                   [&](const TensorSpec& spec) { return spec.name == name; });
   if (found == specs.end()) {
-    throw Error(ErrorCode::bad_package,
-                concat("model.onnx: ", kind, " '", name, "' is missing; expected ",
-                       describe(type, shape)));
+    throw Error(ErrorCode::bad_package, concat("model.onnx: ", kind, " '", name,
+                                               "' is missing; expected ", describe(type, shape)));
   }
   if (found->type != type || !matches(shape, found->shape)) {
     throw Error(ErrorCode::bad_package,
@@ -64,8 +63,8 @@ Model::Model(PackageInfo package, std::unique_ptr<Session> session)
   const std::vector<std::int64_t> rows{any, package_.num_kv_heads, any, package_.head_dim};
   for (std::int64_t layer = 0; layer < package_.num_layers; ++layer) {
     for (const std::string_view part : {"key", "value"}) {
-      tensors_.past.push_back(find_input(concat("past_key_values.", layer, ".", part),
-                                         package_.cache_type, rows));
+      tensors_.past.push_back(
+          find_input(concat("past_key_values.", layer, ".", part), package_.cache_type, rows));
       tensors_.present.push_back(
           find_output(concat("present.", layer, ".", part), package_.cache_type, rows));
     }
@@ -82,7 +81,9 @@ std::size_t Model::find_output(std::string_view name, ElementType type,
   return find(session_->outputs(), "output", name, type, shape);
 }
 
-std::int64_t Model::batch() const noexcept { return request_.guided_prompt_length < 0 ? 1 : 2; }
+std::int64_t Model::batch() const noexcept {
+  return request_.guided_prompt_length < 0 ? 1 : 2;
+}
 
 void Model::begin(const Request& request) {
   request_ = request;
@@ -104,8 +105,7 @@ void Model::begin(const Request& request) {
   for (const std::size_t output : tensors_.present) session_->unbind_output(output);
   past_bound_ = false;
   present_bound_ = false;
-  session_->bind_input(tensors_.present_length,
-                       {ElementType::int64, Shape{1}, &present_length_});
+  session_->bind_input(tensors_.present_length, {ElementType::int64, Shape{1}, &present_length_});
 }
 
 Predictions Model::run(const Pass& pass, std::span<const std::int32_t> ids) {
@@ -119,7 +119,8 @@ Predictions Model::run(const Pass& pass, std::span<const std::int32_t> ids) {
 
   const std::size_t count = static_cast<std::size_t>(batch()) * pass.logit_rows.size();
   if (request_.want_logits) {
-    return {{}, {}, std::span(logits_).first(count * static_cast<std::size_t>(package_.vocab_size))};
+    return {
+        {}, {}, std::span(logits_).first(count * static_cast<std::size_t>(package_.vocab_size))};
   }
   return {std::span(token_ids_).first(count), std::span(confidence_).first(count), {}};
 }

@@ -71,7 +71,7 @@ class Model {
   BlockCache cache_;
   Request request_;
   double graph_seconds_ = 0.0;
-  bool past_bound_ = false;     // the cache is bound as past, as the last refresh left it
+  bool past_bound_ = false;  // the cache is bound as past, as the last refresh left it
   bool present_bound_ = false;
 
   std::vector<std::int64_t> input_ids_, position_ids_, logit_indices_, token_ids_;

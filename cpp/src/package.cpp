@@ -42,8 +42,8 @@ json read_metadata(const std::filesystem::path& folder) {
 
 // The version first: nothing else of a package from the future can be trusted to mean what it did.
 int read_format_version(const JsonReader& metadata) {
-  const auto version = static_cast<int>(
-      metadata.integer("format_version", 1, std::numeric_limits<int>::max()));
+  const auto version =
+      static_cast<int>(metadata.integer("format_version", 1, std::numeric_limits<int>::max()));
   if (version > supported_format_version) {
     reject(concat(metadata_name, ".format_version is ", version, "; this fastdllm reads up to ",
                   supported_format_version, ": update fastdllm or export the model again"));
@@ -61,7 +61,8 @@ void check_files(const std::filesystem::path& folder, const JsonReader& metadata
       reject(concat(metadata_name, ".files: '", name, "' is no plain file name"));
     }
     const JsonReader file(entry, concat(metadata_name, ".files.", name));
-    const std::int64_t expected = file.integer("bytes", 0, std::numeric_limits<std::int64_t>::max());
+    const std::int64_t expected =
+        file.integer("bytes", 0, std::numeric_limits<std::int64_t>::max());
     const std::string digest = file.string("sha256");
     std::error_code error;
     const std::uintmax_t found = std::filesystem::file_size(folder / name, error);
@@ -101,8 +102,8 @@ void read_model(const JsonReader& model, PackageInfo& info) {
   info.mask_token_id =
       static_cast<std::int32_t>(model.integer("mask_token_id", 0, info.vocab_size - 1));
   for (const json& id : model.array("eos_token_ids")) {
-    info.eos_token_ids.push_back(static_cast<std::int32_t>(
-        model.integer_in("eos_token_ids", id, 0, info.vocab_size - 1)));
+    info.eos_token_ids.push_back(
+        static_cast<std::int32_t>(model.integer_in("eos_token_ids", id, 0, info.vocab_size - 1)));
     if (info.eos_token_ids.back() == info.mask_token_id) {
       model.fail("eos_token_ids", "ids other than mask_token_id", id);
     }

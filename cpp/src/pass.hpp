@@ -17,7 +17,8 @@ struct Pass {
   std::vector<std::int64_t> logit_rows;
   /// Leading rows of (cached + fed) whose K/V the pass hands back; they become the cache.
   std::int64_t present_length = 0;
-  /// True: the cached rows are attended to, and stay as they are. False: the pass starts from nothing.
+  /// True: the cached rows are attended to, and stay as they are. False: the pass starts from
+  /// nothing.
   bool reuse_cache = false;
 };
 

@@ -40,8 +40,7 @@ Proposals Sampler::propose(const Predictions& predictions, std::span<const std::
     }
     check(masked[i], pass, token_id, confidence);
     token_ids_[i] = static_cast<std::int32_t>(token_id);
-    confidences_[i] =
-        config_.remasking == Remasking::random ? uniform_confidence(key) : confidence;
+    confidences_[i] = config_.remasking == Remasking::random ? uniform_confidence(key) : confidence;
   }
   return {std::span(token_ids_).first(count), std::span(confidences_).first(count)};
 }
@@ -64,10 +63,10 @@ void Sampler::check(std::int64_t position, std::int64_t pass, std::int64_t token
                        "; expected a probability (the model's logits hold NaN or infinity)"));
   }
   if (token_id < 0 || token_id >= vocab_size_ || token_id == mask_token_id_) {
-    throw Error(ErrorCode::numeric, concat("pass ", pass, ": the model proposes token ", token_id,
-                                           " at position ", position, "; expected an id in [0, ",
-                                           vocab_size_, ") other than the mask token ",
-                                           mask_token_id_));
+    throw Error(ErrorCode::numeric,
+                concat("pass ", pass, ": the model proposes token ", token_id, " at position ",
+                       position, "; expected an id in [0, ", vocab_size_,
+                       ") other than the mask token ", mask_token_id_));
   }
 }
 

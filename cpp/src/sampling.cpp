@@ -8,7 +8,9 @@ namespace {
 
 enum class Stream : std::uint32_t { token = 0, position = 1 };
 
-double to_uniform(std::uint32_t word) noexcept { return (word + 0.5) * 0x1p-32; }
+double to_uniform(std::uint32_t word) noexcept {
+  return (word + 0.5) * 0x1p-32;
+}
 
 double gumbel(std::uint32_t word) noexcept {
   return -portable_log(-portable_log(to_uniform(word)));

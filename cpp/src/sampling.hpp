@@ -1,6 +1,6 @@
 // Seeded noise and the proposal of a token from a row of logits. The noise depends on (seed,
-// position, pass, token) only and is the same on every platform: integer arithmetic plus a logarithm
-// made of IEEE additions, multiplications and divisions.
+// position, pass, token) only and is the same on every platform: integer arithmetic plus a
+// logarithm made of IEEE additions, multiplications and divisions.
 #pragma once
 
 #include <array>

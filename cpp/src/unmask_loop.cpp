@@ -20,8 +20,7 @@ class UnmaskLoop {
       : model_(model),
         config_(config),
         on_commit_(on_commit),
-        canvas_(prompt, config.max_new_tokens, config.block_length,
-                model.package().mask_token_id),
+        canvas_(prompt, config.max_new_tokens, config.block_length, model.package().mask_token_id),
         planner_(config.cache, canvas_.length()),
         schedule_(config, canvas_.num_blocks()),
         sampler_(config, model.package(), canvas_.block(0).length()),
@@ -108,7 +107,8 @@ class UnmaskLoop {
       const std::int64_t stopped = canvas_.stopped_length(model_.package().eos_token_ids);
       if (stopped > 0) length = stopped;
     }
-    const std::span<const std::int32_t> ids = canvas_.new_ids().first(static_cast<std::size_t>(length));
+    const std::span<const std::int32_t> ids =
+        canvas_.new_ids().first(static_cast<std::size_t>(length));
     stats_.graph_seconds = model_.graph_seconds();
     stats_.total_seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();

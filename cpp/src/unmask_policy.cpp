@@ -50,9 +50,8 @@ std::span<const std::size_t> UnmaskPolicy::choose(std::span<const double> confid
   } else if (config_.threshold) {
     const auto best = static_cast<std::size_t>(
         std::max_element(confidences.begin(), confidences.end()) - confidences.begin());
-    std::erase_if(order_, [&](std::size_t i) {
-      return i != best && confidences[i] < *config_.threshold;
-    });
+    std::erase_if(order_,
+                  [&](std::size_t i) { return i != best && confidences[i] < *config_.threshold; });
   } else if (quota < static_cast<std::int64_t>(order_.size())) {
     rank(confidences);
     order_.resize(static_cast<std::size_t>(quota));

@@ -10,8 +10,8 @@
 
 namespace fastdllm {
 
-/// Passes given to each block by the fixed schedule: `steps` over `num_blocks`, the first blocks one
-/// more, at least one each. Without `steps` a block gets one pass per token.
+/// Passes given to each block by the fixed schedule: `steps` over `num_blocks`, the first blocks
+/// one more, at least one each. Without `steps` a block gets one pass per token.
 class StepSchedule {
  public:
   StepSchedule(const GenerationConfig& config, std::int64_t num_blocks);

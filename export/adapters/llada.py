@@ -70,7 +70,7 @@ class LLaDA(Adapter):
         )
 
     def tensor_names(self, spec: ModelSpec) -> dict[str, str]:
-        """Name LLaDA's tensors; the top-level ff_out is the head, a block's is the down projection."""
+        """Name LLaDA's tensors; ff_out is the head at the top and a down projection in a block."""
         root = "model.transformer"
         names = {
             "embedding.weight": f"{root}.wte.weight",

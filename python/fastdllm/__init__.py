@@ -44,6 +44,10 @@ __all__ = [
     "__version__",
 ]
 
+for _error in (Error, BackendError, ConfigError, NumericError, PackageError):
+    _error.__module__ = "fastdllm"  # where users find them
+del _error
+
 
 def __getattr__(name: str) -> Any:
     """Load LLM and Completion, which need tokenizers and jinja2, when first asked for."""

@@ -21,7 +21,7 @@ class Mode:
 class Measurement:
     """Sums over all prompts and repeats of one mode. Seconds are wall-clock.
 
-    num_tokens counts every new position (end-of-text runs are not stopped at), the same in every mode.
+    num_tokens counts every new position: end-of-text stops nothing here, so that modes compare.
     """
 
     name: str

@@ -57,7 +57,7 @@ def check_package(
 ) -> Iterator[CheckResult]:
     """Check schema, checksums, the graph against stored probes, tokenizer and chat template.
 
-    Yields a result per check, in that order; the schema failing ends the list, since nothing after it
+    Yields a result per check, in that order; a bad schema ends the list, since nothing after it
     would mean anything. progress is told the bytes hashed.
     """
     folder = Path(package_dir)
@@ -93,9 +93,7 @@ def _guarded(name: str, check: Callable[[], str]) -> CheckResult:
         return CheckResult(name=name, passed=False, detail=str(problem) or repr(problem))
 
 
-def _check_digest(
-    path: Path, expected: str, progress: Callable[[int], None] | None
-) -> CheckResult:
+def _check_digest(path: Path, expected: str, progress: Callable[[int], None] | None) -> CheckResult:
     try:
         found = sha256_of_file(path, progress)
     except OSError as problem:
@@ -141,6 +139,9 @@ def _check_text(folder: Path, metadata: dict[str, Any], probes: dict[str, Any]) 
                 f"{probe['text']!r} encodes to {found}; expected {probe['token_ids']}"
             )
     for probe in probes.get("chat", []):
-        if codec.chat_template is None or codec.chat_template.render(probe["messages"]) != probe["text"]:
+        if (
+            codec.chat_template is None
+            or codec.chat_template.render(probe["messages"]) != probe["text"]
+        ):
             raise PackageError("the chat template renders its probe differently")
     return f"{len(probes['tokenizer'])} tokenizer probes, {len(probes.get('chat', []))} chat probes"

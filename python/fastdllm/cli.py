@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         "--raw", action="store_true", help="take the prompt as it stands, without chat template"
     )
     generate.add_argument(
-        "--stream", action="store_true", help="print text as it becomes final (default on a terminal)"
+        "--stream",
+        action="store_true",
+        help="print text as it becomes final (default on a terminal)",
     )
     _add_config(generate)
     generate.set_defaults(run=_generate)
@@ -292,8 +294,8 @@ def _bench(options: argparse.Namespace) -> int:
                 f"{result.outside_microseconds:.0f}",
             ]
         )
-    print(f"{engine.backend}, {options.max_new_tokens} new tokens in blocks of {options.block_length}")
+    print(
+        f"{engine.backend}, {options.max_new_tokens} new tokens in blocks of {options.block_length}"
+    )
     print(table(rows_of_text))
     return 0
-
-

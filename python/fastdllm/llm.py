@@ -47,8 +47,8 @@ class Completion:
 class LLM:
     """A package with its tokenizer and chat template.
 
-    threads and onnxruntime_library: as for Engine. Errors: PackageError, also for a package that was
-    exported without a tokenizer (use Engine then); BackendError.
+    threads and onnxruntime_library: as for Engine. Errors: BackendError; PackageError, also for a
+    package that was exported without a tokenizer (use Engine then).
     """
 
     def __init__(

@@ -24,20 +24,30 @@ class Package : public ::testing::Test {
     fs::create_directories(folder_);
     write("model.onnx", "graph");
     write("model.onnx.data", "weights");
-    metadata_ = {{"format_version", 1},
-                 {"family", "any"},
-                 {"precision", "fp32"},
-                 {"opset", 23},
-                 {"model",
-                  {{"num_layers", 2}, {"num_heads", 4}, {"num_kv_heads", 2}, {"head_dim", 8},
-                   {"hidden_size", 32}, {"vocab_size", 16}, {"max_context_length", 64},
-                   {"mask_token_id", 15}, {"eos_token_ids", {14}}, {"pad_token_id", 14},
-                   {"bos_token_id", nullptr}, {"attention", "bidirectional"}, {"logits_shift", 0},
-                   {"min_prompt_length", 0}}},
-                 {"graph", {{"file", "model.onnx"}, {"cache_type", "float32"}}},
-                 {"files",
-                  {{"model.onnx", {{"bytes", 5}, {"sha256", sha256_of_file(folder_ / "model.onnx")}}},
-                   {"model.onnx.data", {{"bytes", 7}, {"sha256", "not read at load"}}}}}};
+    metadata_ = {
+        {"format_version", 1},
+        {"family", "any"},
+        {"precision", "fp32"},
+        {"opset", 23},
+        {"model",
+         {{"num_layers", 2},
+          {"num_heads", 4},
+          {"num_kv_heads", 2},
+          {"head_dim", 8},
+          {"hidden_size", 32},
+          {"vocab_size", 16},
+          {"max_context_length", 64},
+          {"mask_token_id", 15},
+          {"eos_token_ids", {14}},
+          {"pad_token_id", 14},
+          {"bos_token_id", nullptr},
+          {"attention", "bidirectional"},
+          {"logits_shift", 0},
+          {"min_prompt_length", 0}}},
+        {"graph", {{"file", "model.onnx"}, {"cache_type", "float32"}}},
+        {"files",
+         {{"model.onnx", {{"bytes", 5}, {"sha256", sha256_of_file(folder_ / "model.onnx")}}},
+          {"model.onnx.data", {{"bytes", 7}, {"sha256", "not read at load"}}}}}};
   }
   void TearDown() override { fs::remove_all(folder_); }
 
@@ -90,7 +100,8 @@ TEST_F(Package, NamesAMissingKey) {
 
 TEST_F(Package, NamesAWrongTypeOrRange) {
   metadata_["model"]["vocab_size"] = "many";
-  expect_refusal("fastdllm.json.model.vocab_size is \"many\"; expected an integer in [2, 2147483647]");
+  expect_refusal(
+      "fastdllm.json.model.vocab_size is \"many\"; expected an integer in [2, 2147483647]");
   metadata_["model"]["vocab_size"] = 16;
   metadata_["model"]["mask_token_id"] = 16;
   expect_refusal("mask_token_id is 16; expected an integer in [0, 15]");

@@ -33,7 +33,8 @@ ScriptedSession::ScriptedSession(const PackageInfo& package) : num_layers_(packa
   for (std::int64_t i = 0; i < num_layers_; ++i) {
     for (const char* part : {".key", ".value"}) {
       const std::vector<std::int64_t> shape{-1, package.num_kv_heads, -1, package.head_dim};
-      input_specs.push_back({"past_key_values." + std::to_string(i) + part, package.cache_type, shape});
+      input_specs.push_back(
+          {"past_key_values." + std::to_string(i) + part, package.cache_type, shape});
       output_specs.push_back({"present." + std::to_string(i) + part, package.cache_type, shape});
     }
   }

@@ -53,7 +53,8 @@ class HeapMemory final : public Memory {
   std::vector<std::byte> bytes_;
 };
 
-/// Keys and values of a row at position p are p + 1 everywhere, so a step can tell whose K/V it sees.
+/// Keys and values of a row at position p are p + 1 everywhere, so a step can tell whose K/V it
+/// sees.
 class ScriptedSession final : public Session {
  public:
   using Script = std::function<Answer(std::int64_t pass, std::int64_t position)>;

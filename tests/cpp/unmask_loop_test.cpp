@@ -104,8 +104,8 @@ TEST(UnmaskLoop, PrefixStepsFeedTheBlockAndEverythingAfterIt) {
 
 TEST(UnmaskLoop, WithoutCacheEveryPassFeedsTheWholeCanvas) {
   Scripted s = scripted_engine(left_to_right);
-  const auto result = s.engine.generate(
-      Ids{1}, {.max_new_tokens = 4, .block_length = 2, .cache = CacheMode::none});
+  const auto result =
+      s.engine.generate(Ids{1}, {.max_new_tokens = 4, .block_length = 2, .cache = CacheMode::none});
   EXPECT_EQ(result.stats.rows_computed, 4 * 5);
   EXPECT_EQ(result.stats.cache_bytes, 0);
   for (const auto& pass : s.session->passes) EXPECT_EQ(pass.positions, range(0, 5));
@@ -122,7 +122,8 @@ TEST(UnmaskLoop, AnyLengthsFillEveryPositionWithoutTheMask) {
     for (const std::int64_t prompt_length : {0, 1, 31, 33}) {
       for (const std::int64_t new_tokens : {1, 7, 31, 32, 33}) {
         for (const std::int64_t block_length : {1, 5, 32, 100}) {
-          for (const std::optional<std::int64_t> steps : {std::optional<std::int64_t>{}, {1}, {9}}) {
+          for (const std::optional<std::int64_t> steps :
+               {std::optional<std::int64_t>{}, {1}, {9}}) {
             Scripted s = scripted_engine(left_to_right);
             const auto result = s.engine.generate(Ids(static_cast<std::size_t>(prompt_length), 1),
                                                   {.max_new_tokens = new_tokens,
@@ -157,8 +158,8 @@ TEST(UnmaskLoop, StopsOnceEverythingBeforeTheEndOfTextIsFilled) {
   const auto everything = s.engine.generate({}, whole);
   EXPECT_EQ(everything.token_ids.size(), 32U);
   EXPECT_EQ(everything.finish_reason, FinishReason::length);
-  EXPECT_TRUE(std::equal(result.token_ids.begin(), result.token_ids.end(),
-                         everything.token_ids.begin()));
+  EXPECT_TRUE(
+      std::equal(result.token_ids.begin(), result.token_ids.end(), everything.token_ids.begin()));
 }
 
 TEST(UnmaskLoop, EventsReconstructTheResult) {
@@ -166,20 +167,21 @@ TEST(UnmaskLoop, EventsReconstructTheResult) {
   Ids rebuilt(7, mask_id);
   std::int64_t step = 0;
   std::vector<bool> finished;
-  const auto result = s.engine.generate(
-      Ids{1, 2}, {.max_new_tokens = 7, .block_length = 3, .steps = 5}, [&](const CommitEvent& event) {
-        EXPECT_EQ(event.step, step++);
-        EXPECT_FALSE(event.positions.empty());
-        for (std::size_t i = 0; i < event.positions.size(); ++i) {
-          auto& slot = rebuilt.at(static_cast<std::size_t>(event.positions[i]));
-          EXPECT_EQ(slot, mask_id);
-          EXPECT_GE(event.positions[i], event.block_start);
-          EXPECT_LT(event.positions[i], event.block_end);
-          slot = event.token_ids[i];
-        }
-        finished.push_back(event.block_finished);
-        return true;
-      });
+  const auto result =
+      s.engine.generate(Ids{1, 2}, {.max_new_tokens = 7, .block_length = 3, .steps = 5},
+                        [&](const CommitEvent& event) {
+                          EXPECT_EQ(event.step, step++);
+                          EXPECT_FALSE(event.positions.empty());
+                          for (std::size_t i = 0; i < event.positions.size(); ++i) {
+                            auto& slot = rebuilt.at(static_cast<std::size_t>(event.positions[i]));
+                            EXPECT_EQ(slot, mask_id);
+                            EXPECT_GE(event.positions[i], event.block_start);
+                            EXPECT_LT(event.positions[i], event.block_end);
+                            slot = event.token_ids[i];
+                          }
+                          finished.push_back(event.block_finished);
+                          return true;
+                        });
   EXPECT_EQ(rebuilt, result.token_ids);
   EXPECT_EQ(step, result.num_passes);
   EXPECT_EQ(std::count(finished.begin(), finished.end(), true), 3);
@@ -219,12 +221,12 @@ TEST(UnmaskLoop, RandomRemaskingDependsOnTheSeedOnly) {
   const auto order = [](std::uint64_t seed) {
     Scripted s = scripted_engine(left_to_right);
     Ids positions;
-    static_cast<void>(s.engine.generate(
-        {}, {.max_new_tokens = 16, .remasking = Remasking::random, .seed = seed},
-        [&](const CommitEvent& event) {
-          positions.push_back(event.positions[0]);
-          return true;
-        }));
+    static_cast<void>(
+        s.engine.generate({}, {.max_new_tokens = 16, .remasking = Remasking::random, .seed = seed},
+                          [&](const CommitEvent& event) {
+                            positions.push_back(event.positions[0]);
+                            return true;
+                          }));
     return positions;
   };
   EXPECT_EQ(order(1), order(1));
@@ -251,7 +253,8 @@ TEST(UnmaskLoop, SamplingGivesTheSameTokensForTheSameSeed) {
   const auto sample = [](std::uint64_t seed) {
     Scripted s = scripted_engine();
     s.session->logit_script = [](auto, auto, auto) { return 0.0F; };
-    return s.engine.generate({}, {.max_new_tokens = 32, .temperature = 1.0, .seed = seed}).token_ids;
+    return s.engine.generate({}, {.max_new_tokens = 32, .temperature = 1.0, .seed = seed})
+        .token_ids;
   };
   EXPECT_EQ(sample(3), sample(3));
   EXPECT_NE(sample(3), sample(4));

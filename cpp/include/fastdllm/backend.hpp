@@ -55,7 +55,8 @@ class Session {
 
 struct SessionOptions {
   int threads = 0;  ///< threads inside one run; 0 = as many as the backend finds sensible
-  std::string onnxruntime_library{};  ///< path of libonnxruntime; "" = FASTDLLM_ONNXRUNTIME, then the loader's search
+  std::string onnxruntime_library{};  ///< path of libonnxruntime; "" = FASTDLLM_ONNXRUNTIME, then
+                                      ///< the loader's search
 };
 
 /// Loads a package's graph; its external weights lie beside it.

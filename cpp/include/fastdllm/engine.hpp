@@ -27,9 +27,9 @@ class Engine {
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;
 
-  /// Decodes max_new_tokens positions after `prompt_ids` ([P] ids in [0, vocab_size), no mask token).
-  /// Errors: Error{bad_config} before any pass; Error{numeric}, Error{backend} during one; the
-  /// engine stays usable after each.
+  /// Decodes max_new_tokens positions after `prompt_ids` ([P] ids in [0, vocab_size), no mask
+  /// token). Errors: Error{bad_config} before any pass; Error{numeric}, Error{backend} during one;
+  /// the engine stays usable after each.
   [[nodiscard]] GenerationResult generate(std::span<const std::int32_t> prompt_ids,
                                           const GenerationConfig& config = {},
                                           const CommitCallback& on_commit = {});

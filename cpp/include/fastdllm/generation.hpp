@@ -37,17 +37,18 @@ enum class FinishReason {
 [[nodiscard]] Remasking parse_remasking(std::string_view name);
 
 struct GenerationConfig {
-  std::int64_t max_new_tokens = 128;    ///< >= 1
-  std::int64_t block_length = 32;       ///< >= 1; the last block is shorter where it does not divide
-  std::optional<std::int64_t> steps{};    ///< >= 1, over the whole generation; none = one token per pass
-  std::optional<double> threshold{};      ///< in (0, 1]: commit every position at least this confident
-  std::optional<double> factor{};         ///< > 0: Fast-dLLM's factor rule; wins over threshold and steps
+  std::int64_t max_new_tokens = 128;  ///< >= 1
+  std::int64_t block_length = 32;     ///< >= 1; the last block is shorter where it does not divide
+  std::optional<std::int64_t>
+      steps{};  ///< >= 1, over the whole generation; none = one token per pass
+  std::optional<double> threshold{};  ///< in (0, 1]: commit every position at least this confident
+  std::optional<double> factor{};  ///< > 0: Fast-dLLM's factor rule; wins over threshold and steps
   CacheMode cache = CacheMode::dual;
   Remasking remasking = Remasking::low_confidence;
-  double temperature = 0.0;             ///< >= 0; 0 = arg-max, else Gumbel-max sampling
-  double cfg_scale = 0.0;               ///< >= 0; classifier-free guidance, 0 = off
+  double temperature = 0.0;  ///< >= 0; 0 = arg-max, else Gumbel-max sampling
+  double cfg_scale = 0.0;    ///< >= 0; classifier-free guidance, 0 = off
   std::uint64_t seed = 0;
-  bool ignore_eos = false;              ///< run every block instead of stopping at end-of-text
+  bool ignore_eos = false;  ///< run every block instead of stopping at end-of-text
 
   friend bool operator==(const GenerationConfig&, const GenerationConfig&) noexcept = default;
 };
@@ -61,10 +62,10 @@ struct CommitEvent {
   std::int64_t block = 0;        ///< from 0
   std::int64_t block_start = 0;  ///< the block is [block_start, block_end) of the new tokens
   std::int64_t block_end = 0;
-  bool block_finished = false;               ///< no masked position is left in the block
-  std::span<const std::int32_t> positions;   ///< ascending indices into the new tokens
-  std::span<const std::int32_t> token_ids;   ///< one per position
-  std::span<const double> confidences;       ///< one per position
+  bool block_finished = false;              ///< no masked position is left in the block
+  std::span<const std::int32_t> positions;  ///< ascending indices into the new tokens
+  std::span<const std::int32_t> token_ids;  ///< one per position
+  std::span<const double> confidences;      ///< one per position
 };
 
 /// Called after every pass on the generating thread; false ends the generation with `abort`.

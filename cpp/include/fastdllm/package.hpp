@@ -17,12 +17,12 @@ inline constexpr int supported_format_version = 1;
 enum class AttentionKind { bidirectional, block_causal };
 
 struct PackageInfo {
-  std::filesystem::path path;     ///< the package folder
+  std::filesystem::path path;  ///< the package folder
   int format_version = 0;
-  std::string family;             ///< for people; nothing branches on it
-  std::string precision;          ///< "fp32", "fp16" or "bf16"
+  std::string family;     ///< for people; nothing branches on it
+  std::string precision;  ///< "fp32", "fp16" or "bf16"
   int opset = 0;
-  std::filesystem::path graph;    ///< absolute path of model.onnx
+  std::filesystem::path graph;  ///< absolute path of model.onnx
   ElementType cache_type = ElementType::float32;
 
   std::int64_t num_layers = 0;
@@ -37,12 +37,12 @@ struct PackageInfo {
   std::optional<std::int32_t> pad_token_id;
   std::optional<std::int32_t> bos_token_id;
   AttentionKind attention = AttentionKind::bidirectional;
-  std::int64_t logits_shift = 0;        ///< 1: the row before a position predicts it
+  std::int64_t logits_shift = 0;  ///< 1: the row before a position predicts it
   std::int64_t min_prompt_length = 0;
 };
 
-/// Reads and checks fastdllm.json: format version, every key's type and range, every file's presence
-/// and size, and the graph file's SHA-256 (`fastdllm check` hashes the weights too).
+/// Reads and checks fastdllm.json: format version, every key's type and range, every file's
+/// presence and size, and the graph file's SHA-256 (`fastdllm check` hashes the weights too).
 /// Errors: Error{bad_package} naming file, key, expected, found.
 [[nodiscard]] PackageInfo read_package(const std::filesystem::path& folder);
 

@@ -54,9 +54,9 @@ std::string load_onnxruntime(const std::string& library) {
   const OrtApiBase& base = api_base(open_first(candidates(library)));
   const OrtApi* api = base.GetApi(ORT_API_VERSION);
   if (api == nullptr) {
-    throw Error(ErrorCode::backend, concat("ONNX Runtime ", base.GetVersionString(),
-                                           " is too old; expected 1.", ORT_API_VERSION,
-                                           " or newer"));
+    throw Error(ErrorCode::backend,
+                concat("ONNX Runtime ", base.GetVersionString(), " is too old; expected 1.",
+                       ORT_API_VERSION, " or newer"));
   }
   Ort::InitApi(api);
   version = base.GetVersionString();

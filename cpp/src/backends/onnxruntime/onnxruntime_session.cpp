@@ -161,8 +161,8 @@ std::unique_ptr<Session> open_onnxruntime_session(const std::filesystem::path& g
   try {
     return std::make_unique<OnnxRuntimeSession>(graph, options, std::move(version));
   } catch (const Ort::Exception& problem) {
-    throw Error(ErrorCode::bad_package, concat(graph.string(), ": ONNX Runtime refuses the graph: ",
-                                               problem.what()));
+    throw Error(ErrorCode::bad_package,
+                concat(graph.string(), ": ONNX Runtime refuses the graph: ", problem.what()));
   }
 }
 

@@ -1,0 +1,69 @@
+"""Packages exported once per session, and the engines that run them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import fastdllm
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT.parent / "shared" / "golden"
+PackageOf = Callable[[str], Path]
+EngineOf = Callable[[str], fastdllm.Engine]
+
+
+def checkpoint_folder(name: str) -> Path:
+    if name == "tiny_math":
+        folders = [
+            ROOT / "benchmarks" / "tiny_math" / "checkpoint",
+            ROOT.parent / "shared" / "tiny_math" / "checkpoint",
+        ]
+    else:
+        folders = [GOLDEN / name]
+    for folder in folders:
+        if (folder / "model.safetensors").exists():
+            return folder
+    pytest.skip(f"no checkpoint at {' or '.join(map(str, folders))}")
+
+
+@pytest.fixture(scope="session")
+def package_of(tmp_path_factory: pytest.TempPathFactory) -> PackageOf:
+    """Export a checkpoint by name the first time it is asked for (f32)."""
+    made: dict[str, Path] = {}
+
+    def package(name: str) -> Path:
+        if name not in made:
+            pytest.importorskip("torch", reason="exporting needs torch")
+            from fastdllm.export import export_package
+
+            folder = tmp_path_factory.mktemp("packages") / name
+            export_package(checkpoint_folder(name), folder, precision="fp32")
+            made[name] = folder
+        return made[name]
+
+    return package
+
+
+@pytest.fixture(scope="session")
+def engine_of(package_of: PackageOf) -> EngineOf:
+    made: dict[str, fastdllm.Engine] = {}
+
+    def engine(name: str) -> fastdllm.Engine:
+        if name not in made:
+            made[name] = fastdllm.Engine(package_of(name), threads=1)
+        return made[name]
+
+    return engine
+
+
+@pytest.fixture(scope="session")
+def mha(engine_of: EngineOf) -> fastdllm.Engine:
+    return engine_of("llada-mha")
+
+
+@pytest.fixture(scope="session")
+def llm(package_of: PackageOf) -> fastdllm.LLM:
+    return fastdllm.LLM(package_of("tiny_math"), threads=2)

@@ -1,0 +1,208 @@
+"""The command line, run as users run it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import PackageOf, checkpoint_folder
+
+QUESTION = "Tom has 3 boxes of 4 apples. How many apples is that?"
+COMMAND = [sys.executable, "-m", "fastdllm"]
+
+
+def run(*args: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, args)], input=stdin, capture_output=True, text=True, timeout=120
+    )
+
+
+def error_of(answer: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line on stderr of a failure."""
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("fastdllm: error: ")
+    assert "Traceback" not in answer.stderr
+    return answer.stderr
+
+
+def test_generate_prints_the_answer(package_of: PackageOf) -> None:
+    package = package_of("tiny_math")
+
+    by_option = run("generate", package, "--prompt", QUESTION, "--max-new-tokens", "32")
+    by_stdin = run("generate", package, "--max-new-tokens", "32", stdin=QUESTION + "\n")
+    streamed = run("generate", package, "--stream", "--max-new-tokens", "32", stdin=QUESTION)
+
+    assert by_option.returncode == 0, by_option.stderr
+    assert by_option.stdout.strip()
+    assert by_option.stdout == by_stdin.stdout == streamed.stdout
+
+
+def test_generate_takes_every_option_of_the_config(package_of: PackageOf) -> None:
+    options = {
+        "max-new-tokens": "12",
+        "block-length": "5",
+        "steps": "6",
+        "cache": "prefix",
+        "remasking": "random",
+        "temperature": "0.5",
+        "cfg-scale": "0.5",
+        "seed": "3",
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+
+    answer = run(
+        "generate",
+        package_of("tiny_math"),
+        *("--prompt", QUESTION, *flags, "--ignore-eos", "--json"),
+    )
+
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["config"] == {
+        "max_new_tokens": 12,
+        "block_length": 5,
+        "steps": 6,
+        "threshold": None,
+        "factor": None,
+        "cache": "prefix",
+        "remasking": "random",
+        "temperature": 0.5,
+        "cfg_scale": 0.5,
+        "seed": 3,
+        "ignore_eos": True,
+    }
+    assert len(found["token_ids"]) == 12
+    assert found["num_passes"] == 6
+
+
+def test_threshold_is_the_default_only_without_another_rule(package_of: PackageOf) -> None:
+    package = package_of("tiny_math")
+    short = ("--prompt", QUESTION, "--max-new-tokens", "4", "--json")
+
+    default = json.loads(run("generate", package, *short).stdout)
+    factor = json.loads(run("generate", package, *short, "--factor", "1.0").stdout)
+
+    assert default["config"]["threshold"] == 0.9
+    assert factor["config"]["threshold"] is None
+
+
+def test_info_and_check_describe_a_package(package_of: PackageOf) -> None:
+    package = package_of("tiny_math")
+
+    info = run("info", package)
+    facts = json.loads(run("info", package, "--json").stdout)
+    check = run("check", package)
+    results = json.loads(run("check", package, "--json").stdout)
+
+    assert "vocab_size" in info.stdout
+    assert facts["model"]["vocab_size"] == 512
+    assert check.returncode == 0
+    assert "FAIL" not in check.stdout
+    assert all(result["passed"] for result in results)
+
+
+def test_check_fails_loudly(package_of: PackageOf, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(package_of("tiny_math"), package)
+    (package / "tokenizer.json").write_text("{}", "utf-8")
+
+    answer = run("check", package)
+
+    assert "FAIL" in answer.stdout
+    assert "schema" in error_of(answer)
+
+
+def test_bench_compares_the_modes(package_of: PackageOf) -> None:
+    options = ("--max-new-tokens", "16", "--block-length", "8", "--repeat", "1")
+
+    table = run("bench", package_of("tiny_math"), *options)
+    found = json.loads(run("bench", package_of("tiny_math"), *options, "--json").stdout)
+
+    assert table.returncode == 0, table.stderr
+    for mode in ("naive", "prefix", "dual", "threshold"):
+        assert mode in table.stdout
+    assert [mode["num_passes"] for mode in found["modes"]][:3] == [16, 16, 16]
+
+
+def test_export_makes_a_package_and_does_not_replace_one_unasked(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="exporting needs torch")
+    checkpoint, package = checkpoint_folder("llada-mha"), tmp_path / "package"
+
+    first = run("export", checkpoint, package)
+    second = run("export", checkpoint, package)
+    third = run("export", checkpoint, package, "--overwrite", "--precision", "fp16")
+
+    assert first.returncode == 0, first.stderr
+    assert "overwrite" in error_of(second)
+    assert third.returncode == 0, third.stderr
+    assert json.loads(run("info", package, "--json").stdout)["precision"] == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("info", "/nowhere"), "no such package folder"),
+        (("generate", "/nowhere", "--prompt", "x"), "no such package folder"),
+        (("check", "/nowhere"), "failed: schema"),
+        (("generate", "{package}", "--prompt", "x", "--threshold", "2"), "threshold is 2"),
+        (
+            ("generate", "{package}", "--prompt", "x", "--max-new-tokens", "0"),
+            "max_new_tokens is 0",
+        ),
+        (("generate", "{package}", "--prompt", "x", "--max-new-tokens", "9999"), "context"),
+    ],
+)
+def test_a_failure_is_one_clear_line(
+    args: tuple[str, ...], words: str, package_of: PackageOf
+) -> None:
+    package = str(package_of("tiny_math"))
+
+    answer = run(*(arg.format(package=package) for arg in args))
+
+    assert words in error_of(answer)
+    assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "args", [(), ("unknown",), ("generate",), ("generate", "p", "--cache", "triple")]
+)
+def test_wrong_usage_exits_with_2(args: tuple[str, ...]) -> None:
+    assert run(*args).returncode == 2
+
+
+def test_cmake_dir_is_printed_or_explained() -> None:
+    answer = run("--cmake-dir")
+
+    if answer.returncode == 0:
+        assert (Path(answer.stdout.strip()) / "fastdllmConfig.cmake").exists()
+    else:
+        assert "CMake" in error_of(answer)
+
+
+def test_ctrl_c_exits_with_130(package_of: PackageOf) -> None:
+    command = [
+        *COMMAND,
+        *("generate", str(package_of("tiny_math")), "--stream", "--prompt", QUESTION),
+        *("--max-new-tokens", "256", "--block-length", "8", "--cache", "none", "--steps", "256"),
+        "--ignore-eos",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.read(1)  # it streams: the generation runs
+            start = time.monotonic()
+            child.send_signal(signal.SIGINT)
+            _, errors = child.communicate(timeout=20)
+        finally:
+            child.kill()
+
+    assert child.returncode == 130
+    assert time.monotonic() - start < 2.0
+    assert b"Traceback" not in errors

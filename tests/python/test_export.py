@@ -1,0 +1,342 @@
+"""The exporter: what it computes, what it writes, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+import fastdllm
+from fastdllm.check import check_package
+from fastdllm.export import (
+    CheckpointError,
+    ExportError,
+    ValidationError,
+    export_package,
+    pipeline,
+    validate,
+)
+
+from conftest import GOLDEN
+from export_fixtures import SMALL, plain_logits, random_tensors, write_checkpoint
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "gqa_bias_tied": {"n_kv_heads": 2, "weight_tying": True, "include_qkv_bias": True},
+    "mqa": {"n_kv_heads": None, "multi_query_attention": True, "rope_theta": 500000.0},
+}
+IDS = [1, 5, 63, 63, 9, 17, 63, 2, 2]
+
+
+def logits_of(package: Path, ids: list[int]) -> np.ndarray[Any, Any]:
+    return fastdllm.Engine(package, threads=1).logits(ids, range(len(ids)))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_graph_computes_what_llada_computes(variant: str, tmp_path: Path) -> None:
+    changes = VARIANTS[variant]
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", **changes)
+    package = export_package(checkpoint, tmp_path / "package")
+    weights = load_file(checkpoint / "model.safetensors")
+    expected = plain_logits(SMALL | changes, weights, IDS).numpy()
+    assert np.abs(logits_of(package, IDS) - expected).max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def small_package(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_package(small, tmp_path_factory.mktemp("package") / "small")
+
+
+def test_opset_20_computes_the_same(small: Path, small_package: Path, tmp_path: Path) -> None:
+    old = export_package(small, tmp_path / "package", opset=20)
+    assert np.abs(logits_of(old, IDS) - logits_of(small_package, IDS)).max() < 1e-4
+    assert fastdllm.Engine(old).package.opset == 20
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp16", 0.05), ("bf16", 0.3)])
+def test_reduced_precision_stays_near_f32_and_decodes(
+    precision: Any, allowed: float, small: Path, small_package: Path, tmp_path: Path
+) -> None:
+    package = export_package(small, tmp_path / "package", precision=precision)
+    assert np.abs(logits_of(package, IDS) - logits_of(small_package, IDS)).max() < allowed
+    weights = (package / "model.onnx.data").stat().st_size
+    assert weights < 0.6 * (small_package / "model.onnx.data").stat().st_size
+    config = fastdllm.GenerationConfig(max_new_tokens=20, block_length=8, threshold=0.5)
+    result = fastdllm.Engine(package, threads=1).generate([1, 2, 3], config)
+    assert 63 not in result.token_ids
+
+
+def test_sharded_checkpoints_give_the_same_package(
+    small: Path, small_package: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sharded"
+    folder.mkdir()
+    shutil.copy(small / "config.json", folder)
+    tensors = load_file(small / "model.safetensors")
+    names = sorted(tensors)
+    weight_map = {}
+    for shard, part in enumerate((names[::2], names[1::2])):
+        file = f"model-{shard + 1:05}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    package = export_package(folder, tmp_path / "package")
+    weights = "model.onnx.data"
+    assert (package / weights).read_bytes() == (small_package / weights).read_bytes()
+
+
+def test_a_package_passes_its_own_check_and_holds_no_local_paths(
+    small_package: Path, small: Path
+) -> None:
+    assert all(result.passed for result in check_package(small_package))
+    graph = (small_package / "model.onnx").read_bytes()
+    assert str(small).encode() not in graph
+    assert b".py" not in graph
+    assert b"site-packages" not in graph
+
+
+def test_the_metadata_states_the_facts(small_package: Path) -> None:
+    metadata = json.loads((small_package / "fastdllm.json").read_text())
+    assert metadata["format_version"] == 1
+    assert metadata["tokenizer"] is None
+    assert metadata["model"]["mask_token_id"] == 63
+    assert metadata["model"]["eos_token_ids"] == [62]
+    assert metadata["model"]["attention"] == "bidirectional"
+    assert 0 <= metadata["validation"]["largest_difference"] <= metadata["validation"]["tolerance"]
+    listed = set(metadata["files"]) | {"fastdllm.json"}
+    assert listed == {file.name for file in small_package.iterdir()}
+
+
+# --- text -------------------------------------------------------------------------------------
+
+
+def write_tokenizer(folder: Path, **config: Any) -> None:
+    vocab = {token: i for i, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet())[:50])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<s>", "<mask>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def test_the_template_file_wins_over_the_one_in_the_config(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoint")
+    write_tokenizer(folder, chat_template="A{{ messages[0].content }}", bos_token="<s>")
+    package = export_package(folder, tmp_path / "first")
+    assert fastdllm.LLM(package).codec.chat_template is not None
+    assert (package / "chat_template.jinja").read_text() == "A{{ messages[0].content }}"
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}B")
+    package = export_package(folder, tmp_path / "second")
+    assert (package / "chat_template.jinja").read_text() == "{{ bos_token }}B"
+    assert all(result.passed for result in check_package(package))
+
+
+def test_a_missing_mask_id_is_looked_up_in_the_tokenizer(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoint", mask_token_id=None)
+    with pytest.raises(CheckpointError, match="mask_token_id is missing"):
+        export_package(folder, tmp_path / "package")
+    write_tokenizer(folder, mask_token="<mask>")
+    package = export_package(folder, tmp_path / "package")
+    assert fastdllm.Engine(package).package.mask_token_id == 51
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("tokenizer.json", "{", "not a usable tokenizer"),
+        ("tokenizer.json", '{"model": {"type": "Unheard"}}', "not a usable tokenizer"),
+        ("chat_template.jinja", "{% for %}", "does not parse"),
+        ("chat_template.jinja", "{{ ''.__class__.__mro__[1].__subclasses__() }}", "does not take"),
+    ],
+)
+def test_hostile_or_broken_text_files_are_refused(
+    name: str, content: str, words: str, tmp_path: Path
+) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoint")
+    write_tokenizer(folder)
+    (folder / name).write_text(content)
+    with pytest.raises(CheckpointError, match=words):
+        export_package(folder, tmp_path / "package")
+    assert not (tmp_path / "package").exists()
+
+
+def test_a_tokenizer_with_ids_beyond_the_vocabulary_is_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(
+        tmp_path / "checkpoint", vocab_size=40, embedding_size=40, mask_token_id=39, eos_token_id=38
+    )
+    write_tokenizer(folder)
+    with pytest.raises(CheckpointError, match=r"holds id 51; the model's vocabulary is \[0, 40\)"):
+        export_package(folder, tmp_path / "package")
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_type": "gpt2"}, "model_type 'gpt2'.*known are: llada.*export/adapters"),
+        ({"architectures": ["LLaDAMoEModelLM"]}, r"architectures \['LLaDAMoEModelLM'\] is unknown"),
+        ({"alibi": True}, "alibi is True; this exporter implements False"),
+        ({"block_type": "sequential"}, "block_type is 'sequential'"),
+        ({"rope_scaling": {"type": "yarn"}}, "rope_scaling is"),
+        ({"attention_layer_norm": True}, "attention_layer_norm is True"),
+        ({"n_heads": 5}, "do not divide evenly"),
+        ({"n_layers": 0}, "n_layers is 0; expected a positive integer"),
+        ({"mask_token_id": 64}, r"mask_token_id is 64; expected an id in \[0, 64\)"),
+        ({"eos_token_id": 63}, "mask_token_id is an end-of-text id too"),
+        ({"max_sequence_length": None}, "max_sequence_length is None"),
+    ],
+)
+def test_configs_that_the_graph_does_not_implement_are_refused_by_key(
+    changes: dict[str, Any], words: str, small: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(small, folder)
+    config = {k: v for k, v in (SMALL | changes).items() if v is not None}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ExportError, match=words):
+        export_package(folder, tmp_path / "package")
+    assert not (tmp_path / "package").exists()
+
+
+def test_missing_and_misshapen_tensors_are_listed_together(tmp_path: Path) -> None:
+    tensors = random_tensors(SMALL)
+    del tensors["model.transformer.ln_f.weight"]
+    tensors["model.transformer.wte.weight"] = torch.zeros(64, 31)
+    folder = write_checkpoint(tmp_path / "checkpoint", tensors=tensors)
+    with pytest.raises(CheckpointError) as caught:
+        export_package(folder, tmp_path / "package")
+    assert "ln_f.weight: missing, expected [32]" in str(caught.value)
+    assert "wte.weight: is [64, 31], expected [64, 32]" in str(caught.value)
+
+
+def test_truncated_weights_are_refused(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(small, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="damaged or truncated"):
+        export_package(folder, tmp_path / "package")
+
+
+def test_weights_with_nan_are_refused_by_name(tmp_path: Path) -> None:
+    tensors = random_tensors(SMALL)
+    tensors["model.transformer.ln_f.weight"][3] = math.nan
+    folder = write_checkpoint(tmp_path / "checkpoint", tensors=tensors)
+    with pytest.raises(CheckpointError, match=r"ln_f\.weight holds NaN"):
+        export_package(folder, tmp_path / "package")
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_missing_files_are_named(missing: str, small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(small, folder)
+    (folder / missing).unlink()
+    with pytest.raises(CheckpointError, match=missing):
+        export_package(folder, tmp_path / "package")
+
+
+def test_unknown_precision_and_opset_are_refused(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="precision is 'fp8'; expected one of fp32, fp16, bf16"):
+        export_package(small, tmp_path / "package", precision="fp8")  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match="opset is 17; expected one of 23, 20"):
+        export_package(small, tmp_path / "package", opset=17)
+
+
+def test_a_graph_that_differs_from_torch_is_not_written(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(graph: Path, model: Any, *rest: Any) -> float:
+        model.final_norm.weight.data += 0.01
+        return validate.validate(graph, model, *rest)
+
+    monkeypatch.setattr(pipeline, "validate", wrong)
+    with pytest.raises(ValidationError, match="differs by"):
+        export_package(small, tmp_path / "package")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("problem", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_export_that_breaks_off_leaves_nothing(
+    problem: BaseException, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: Any, path: Path, weights: str) -> None:
+        path.write_bytes(b"half")
+        raise problem
+
+    monkeypatch.setattr(pipeline, "save", broken)
+    expected = ExportError if isinstance(problem, OSError) else KeyboardInterrupt
+    with pytest.raises(expected):
+        export_package(small, tmp_path / "package")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing(small: Path, tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys\n"
+        "from fastdllm.export import export_package\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))  # writes beyond it fail\n"
+        "export_package(sys.argv[1], sys.argv[2])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, small, tmp_path / "package"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_package_stays_unless_overwritten(small: Path, tmp_path: Path) -> None:
+    package = export_package(small, tmp_path / "package")
+    before = (package / "fastdllm.json").read_bytes()
+    with pytest.raises(ExportError, match="is not empty"):
+        export_package(small, package)
+    assert (package / "fastdllm.json").read_bytes() == before
+    export_package(small, package, overwrite=True, precision="fp16")
+    assert fastdllm.Engine(package).package.precision == "fp16"
+    assert [file.name for file in tmp_path.iterdir()] == ["package"]
+
+
+def test_a_folder_that_is_no_package_is_never_overwritten(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(ExportError, match="is no package"):
+        export_package(small, tmp_path, overwrite=True)
+    assert (tmp_path / "letters.txt").read_text() == "dear"
+
+
+def test_an_empty_folder_may_become_the_package(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    export_package(small, tmp_path / "package")
+    assert fastdllm.Engine(tmp_path / "package").package.precision == "fp32"
+
+
+@pytest.mark.parametrize("name", ["llada-mha", "llada-gqa-bias-tied"])
+def test_golden_checkpoints_export_in_every_precision(name: str, tmp_path: Path) -> None:
+    if not (GOLDEN / name).exists():
+        pytest.skip(f"no goldens at {GOLDEN}")
+    for precision in ("fp16", "bf16"):
+        export_package(GOLDEN / name, tmp_path / precision, precision=precision)  # type: ignore[arg-type]

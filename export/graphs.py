@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastdllm.export.adapters import ModelSpec
+from fastdllm.export.adapters import ModelSpec, MoeSpec
 
 TOP = 3  # best candidates looked at: the two best tokens, and the mask token that may be among them
 
@@ -37,8 +37,44 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turned.to(x.dtype)
 
 
+class SwiGlu(nn.Module):
+    """The dense MLP."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.gate = nn.Linear(spec.hidden_size, spec.mlp_size, bias=False)
+        self.up = nn.Linear(spec.hidden_size, spec.mlp_size, bias=False)
+        self.down = nn.Linear(spec.mlp_size, spec.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x [B,T,hidden] to the same."""
+        y: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        return y
+
+
+class Experts(nn.Module):
+    """SwiGLU experts behind a router. All of them are computed, the chosen ones count."""
+
+    def __init__(self, hidden: int, moe: MoeSpec) -> None:
+        super().__init__()
+        self.chosen = moe.experts_per_token
+        self.router = nn.Linear(hidden, moe.num_experts, bias=False)
+        self.gate = nn.Parameter(torch.empty(moe.num_experts, moe.expert_size, hidden))
+        self.up = nn.Parameter(torch.empty(moe.num_experts, moe.expert_size, hidden))
+        self.down = nn.Parameter(torch.empty(moe.num_experts, hidden, moe.expert_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x [B,T,hidden] to the same."""
+        probabilities = self.router(x).float().softmax(dim=-1)
+        best, experts = probabilities.topk(self.chosen, dim=-1)
+        weights = torch.zeros_like(probabilities).scatter(-1, experts, best).to(x.dtype)
+        rows = x[:, None]  # [B,1,T,hidden] against [E,hidden,size]
+        inner = F.silu(rows @ self.gate.mT) * (rows @ self.up.mT)
+        return ((inner @ self.down.mT) * weights.mT[..., None]).sum(dim=1)
+
+
 class Layer(nn.Module):
-    """Attention over cached and fresh rows, then a SwiGLU MLP."""
+    """Attention over cached and fresh rows, then the MLP."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -51,13 +87,10 @@ class Layer(nn.Module):
         self.value = nn.Linear(hidden, kv_size, bias=spec.qkv_bias)
         self.output = nn.Linear(spec.num_heads * head_dim, hidden, bias=False)
         self.mlp_norm = RMSNorm(hidden, spec.norm_eps)
-        self.mlp = nn.ModuleDict(
-            {
-                "gate": nn.Linear(hidden, spec.mlp_size, bias=False),
-                "up": nn.Linear(hidden, spec.mlp_size, bias=False),
-                "down": nn.Linear(spec.mlp_size, hidden, bias=False),
-            }
-        )
+        self.mlp = SwiGlu(spec) if spec.moe is None else Experts(hidden, spec.moe)
+        if spec.qk_norm:
+            self.query_norm = RMSNorm(head_dim, spec.norm_eps)
+            self.key_norm = RMSNorm(head_dim, spec.norm_eps)
 
     def _heads(self, x: Tensor, count: int) -> Tensor:
         return x.view(*x.shape[:-1], count, self.spec.head_dim).transpose(1, 2)
@@ -68,17 +101,18 @@ class Layer(nn.Module):
         """Map x [B,T,hidden] to the same; also return all K and V rows [B,H,S,D]."""
         spec = self.spec
         a = self.attention_norm(x)
-        q = rotate(self._heads(self.query(a), spec.num_heads), *rotation)
-        k = rotate(self._heads(self.key(a), spec.num_kv_heads), *rotation)
+        q = self._heads(self.query(a), spec.num_heads)
+        k = self._heads(self.key(a), spec.num_kv_heads)
+        if spec.qk_norm:
+            q, k = self.query_norm(q), self.key_norm(k)
+        q, k = rotate(q, *rotation), rotate(k, *rotation)
         v = self._heads(self.value(a), spec.num_kv_heads)
         k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
         attended = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, enable_gqa=spec.num_heads != spec.num_kv_heads
         )
         x = x + self.output(attended.transpose(1, 2).flatten(2))
-        f = self.mlp_norm(x)
-        x = x + self.mlp["down"](F.silu(self.mlp["gate"](f)) * self.mlp["up"](f))
-        return x, k, v
+        return x + self.mlp(self.mlp_norm(x)), k, v
 
 
 class Transformer(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
-from fastdllm.export.adapters import Adapter, ModelSpec, adapter_for
+from fastdllm.export.adapters import Adapter, ModelSpec, TensorNames, adapter_for
 from fastdllm.export.checkpoint import Checkpoint
 from fastdllm.export.errors import ExportError
 from fastdllm.export.graphs import TOP, Transformer
@@ -79,9 +79,7 @@ def export_package(
     spec, text = read_facts(checkpoint, adapter)
     names = adapter.tensor_names(spec)
     model = Transformer(spec).eval().requires_grad_(False)
-    checkpoint.require(
-        {names[name]: tuple(p.shape) for name, p in model.named_parameters() if name in names}
-    )
+    checkpoint.require(expected_shapes(model, names))
     shown = sys.stderr.isatty() if progress is None else progress
     bar = _Progress(len(names) + len(CASES) + 5, shown)
     try:
@@ -111,18 +109,33 @@ def read_facts(checkpoint: Checkpoint, adapter: Adapter) -> tuple[ModelSpec, Tex
     return spec, text
 
 
+def expected_shapes(model: Transformer, names: TensorNames) -> dict[str, tuple[int, ...]]:
+    """Return the shape that each of the checkpoint's tensors must have."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for ours, parameter in model.named_parameters():
+        theirs = names.get(ours, ())
+        if isinstance(theirs, str):
+            shapes[theirs] = tuple(parameter.shape)
+        else:
+            shapes |= dict.fromkeys(theirs, tuple(parameter.shape[1:]))
+    return shapes
+
+
 def load_weights(
     model: Transformer,
     checkpoint: Checkpoint,
-    names: dict[str, str],
+    names: TensorNames,
     precision: Precision,
     bar: _Progress,
 ) -> None:
     """Fill the module, tensor by tensor, rounded to the package's weights."""
     parameters = dict(model.named_parameters())
     for ours, theirs in names.items():
-        tensor = checkpoint.tensor(theirs).to(precision.weight_dtype).to(precision.compute_dtype)
-        parameters[ours].data = tensor
+        if isinstance(theirs, str):
+            tensor = checkpoint.tensor(theirs)
+        else:
+            tensor = torch.stack([checkpoint.tensor(name) for name in theirs])
+        parameters[ours].data = tensor.to(precision.weight_dtype).to(precision.compute_dtype)
         bar.step()
     if model.spec.tied_embeddings:
         model.head.weight = model.embedding.weight
@@ -133,7 +146,7 @@ def _write(
     checkpoint: Checkpoint,
     adapter: Adapter,
     model: Transformer,
-    names: dict[str, str],
+    names: TensorNames,
     precision: Precision,
     opset: int,
     text: TextAssets,

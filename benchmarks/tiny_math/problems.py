@@ -176,7 +176,7 @@ def problems(seed: int) -> Iterator[Problem]:
             yield Problem(question=question, answer=f"{answer}\n#### {result}", template=template)
 
 
-def held_out(count: int, seed: int = 1) -> list[Problem]:
+def held_out(count: int, seed: int) -> list[Problem]:
     """Return `count` different problems that training never sees."""
     chosen: dict[str, Problem] = {}
     for problem in problems(seed):

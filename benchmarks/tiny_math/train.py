@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import sys
 import time
@@ -273,14 +272,15 @@ def train(recipe: Recipe, config: ModelConfig, checkpoint: Path, state_file: Pat
     """Run the recipe, or go on with it from the state file."""
     torch.manual_seed(recipe.seed)
     random.seed(recipe.seed)
-    tests = held_out(500)
+    tests = held_out(500, seed=1)
+    validation = held_out(100, seed=2)
     texts = []
     for problem in problems(seed=999):
         texts.append(f"{problem.question}\n{problem.answer}")
         if len(texts) == 20000:
             break
     tokenizer = train_tokenizer(texts, config.vocab_size)
-    data = Data(tokenizer, recipe, {p.question for p in tests})
+    data = Data(tokenizer, recipe, {p.question for p in tests + validation})
     print(f"{recipe.num_problems} problems of up to {int((~data.padding).sum(1).max())} ids")
 
     model = Model(config)
@@ -338,7 +338,7 @@ def train(recipe: Recipe, config: ModelConfig, checkpoint: Path, state_file: Pat
             )
             loss_sum, digit_sum, logged = 0.0, 0.0, 0
         if done % 500 == 0 or done == recipe.steps:
-            accuracy, passes, by_template = evaluate(model, tokenizer, tests[:100], 0.9)
+            accuracy, passes, by_template = evaluate(model, tokenizer, validation, 0.9)
             print(
                 f"step {done} accuracy {accuracy:.3f} in {passes:.1f} passes "
                 + " ".join(f"{name} {value:.2f}" for name, value in by_template.items()),
@@ -371,7 +371,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if not math.isfinite(arguments.steps) or arguments.steps < 1:
+    if arguments.steps < 1:
         parser.error("--steps must be at least 1")
     train(Recipe(steps=arguments.steps), ModelConfig(), arguments.checkpoint, arguments.state)
     return 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastdllm.export.adapters.base import Adapter, ModelSpec
+from fastdllm.export.adapters.base import Adapter, ModelSpec, MoeSpec, TensorNames
 from fastdllm.export.adapters.llada import LLaDA
+from fastdllm.export.adapters.llada_moe import LLaDAMoE
 from fastdllm.export.errors import CheckpointError
 
-ADAPTERS: tuple[Adapter, ...] = (LLaDA(),)
+ADAPTERS: tuple[Adapter, ...] = (LLaDA(), LLaDAMoE())
 
-__all__ = ["ADAPTERS", "Adapter", "ModelSpec", "adapter_for"]
+__all__ = ["ADAPTERS", "Adapter", "ModelSpec", "MoeSpec", "TensorNames", "adapter_for"]
 
 
 def adapter_for(config: Mapping[str, Any]) -> Adapter:

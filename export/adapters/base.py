@@ -9,6 +9,21 @@ from typing import Any, ClassVar, Literal
 from fastdllm.export.errors import CheckpointError
 
 Config = Mapping[str, Any]
+# Graph parameter -> the checkpoint's tensor, or the tensors that are stacked into it.
+TensorNames = dict[str, str | tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoeSpec:
+    """A mixture-of-experts MLP in place of the dense one, in every layer.
+
+    The router's softmax is over all experts in f32; the best `experts_per_token` are weighted by
+    it, not renormalized.
+    """
+
+    num_experts: int
+    experts_per_token: int
+    expert_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +49,8 @@ class ModelSpec:
     bos_token_id: int | None = None
     qkv_bias: bool = False
     tied_embeddings: bool = False
+    qk_norm: bool = False
+    moe: MoeSpec | None = None
     embedding_scale: float = 1.0
     logits_scale: float = 1.0
     attention: Literal["bidirectional", "block_causal"] = "bidirectional"
@@ -52,7 +69,7 @@ class Adapter:
         """Read the family's config.json. Errors: CheckpointError naming the key."""
         raise NotImplementedError
 
-    def tensor_names(self, spec: ModelSpec) -> dict[str, str]:
+    def tensor_names(self, spec: ModelSpec) -> TensorNames:
         """Map the graph's parameter names to the checkpoint's tensor names."""
         raise NotImplementedError
 

@@ -6,6 +6,7 @@ from fastdllm.export.adapters.base import (
     Adapter,
     Config,
     ModelSpec,
+    TensorNames,
     eos_token_ids,
     integer,
     mask_token_id,
@@ -69,10 +70,10 @@ class LLaDA(Adapter):
             logits_scale=hidden**-0.5 if config.get("scale_logits") else 1.0,
         )
 
-    def tensor_names(self, spec: ModelSpec) -> dict[str, str]:
+    def tensor_names(self, spec: ModelSpec) -> TensorNames:
         """Name LLaDA's tensors; ff_out is the head at the top and a down projection in a block."""
         root = "model.transformer"
-        names = {
+        names: TensorNames = {
             "embedding.weight": f"{root}.wte.weight",
             "final_norm.weight": f"{root}.ln_f.weight",
         }

@@ -1,0 +1,75 @@
+"""Measures the time per pass outside the graph, as C++ counts it and as Python sees it.
+
+    python benchmarks/overhead.py PACKAGE [--repeat 20 --output FILE]
+
+C++: GenerationStats.total_seconds - graph_seconds. Python: wall clock around generate() less
+graph_seconds, thus with the conversion of prompt and result. Per mode, the median of the repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fastdllm import CommitEvent, Engine, GenerationConfig
+
+MODES: dict[str, dict[str, Any]] = {
+    "none": {"cache": "none"},
+    "prefix": {"cache": "prefix"},
+    "dual": {"cache": "dual"},
+    "dual + threshold 0.9": {"cache": "dual", "threshold": 0.9},
+    "dual, temperature 1": {"cache": "dual", "temperature": 1.0},
+}
+
+
+def listen(event: CommitEvent) -> None:
+    """Stand for a caller's callback."""
+
+
+def measure(engine: Engine, fields: dict[str, Any], repeat: int) -> dict[str, float]:
+    config = GenerationConfig(max_new_tokens=64, block_length=32, ignore_eos=True, **fields)
+    prompt = [i for i in range(41) if i != engine.package.mask_token_id][:40]
+    found: dict[str, list[float]] = {"cpp_us": [], "python_us": [], "callback_us": []}
+    passes = engine.generate(prompt, config).num_passes  # the first one warms up
+    for _ in range(repeat):
+        for key, callback in (("python_us", None), ("callback_us", listen)):
+            start = time.perf_counter()
+            result = engine.generate(prompt, config, callback)
+            seconds = time.perf_counter() - start
+            stats = result.stats
+            found[key].append(1e6 * (seconds - stats.graph_seconds) / passes)
+            if callback is None:
+                outside = stats.total_seconds - stats.graph_seconds
+                found["cpp_us"].append(1e6 * outside / passes)
+    return {"passes": passes} | {key: statistics.median(times) for key, times in found.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("package", type=Path)
+    parser.add_argument("--repeat", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, help="write the measurements as JSON")
+    options = parser.parse_args()
+    engine = Engine(options.package, threads=options.threads)
+    rows = {name: measure(engine, fields, options.repeat) for name, fields in MODES.items()}
+    print(f"{engine.backend}; microseconds per pass outside the graph, median of {options.repeat}")
+    print(f"{'mode':24}{'passes':>8}{'C++':>8}{'Python':>8}{'with callback':>15}")
+    for name, row in rows.items():
+        print(
+            f"{name:24}{row['passes']:>8.0f}{row['cpp_us']:>8.1f}{row['python_us']:>8.1f}"
+            f"{row['callback_us']:>15.1f}"
+        )
+    if options.output is not None:
+        report = {"backend": engine.backend, "repeat": options.repeat, "modes": rows}
+        options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""LLaDA-MoE: LLaDA's bidirectional decoding on a network with experts and QK-norm."""
+
+from __future__ import annotations
+
+from fastdllm.export.adapters.base import (
+    Adapter,
+    Config,
+    ModelSpec,
+    MoeSpec,
+    TensorNames,
+    eos_token_ids,
+    integer,
+    mask_token_id,
+    number,
+    require,
+    require_even_heads,
+    token_id,
+)
+
+
+class LLaDAMoE(Adapter):
+    """LLaDA-MoE-7B-A1B; its config.json says model_type llada like the dense family's."""
+
+    family = "llada-moe"
+    model_types = ("llada",)
+    architectures = ("LLaDAMoEModelLM",)
+
+    def spec(self, config: Config) -> ModelSpec:
+        """Read LLaDA-MoE's config.json."""
+        layers = integer(config, "num_hidden_layers")
+        require(
+            config,
+            {
+                "hidden_act": ("silu",),
+                "attention_bias": (False,),
+                "clip_qkv": (None,),
+                "qk_layernorm": (True,),
+                "rope_scaling": (None,),
+                "partial_rotary_factor": (1, 1.0, None),
+                "moe_layer_freq": ([1] * layers, None),
+                "moe_router_enable_expert_bias": (False, None),
+                "moe_router_score_function": ("softmax", None),
+                "router_num_group": (None,),
+                "router_topk_group": (None,),
+                "routed_scaling_factor": (1, 1.0, None),
+                "norm_topk_prob": (None, False),
+                "shared_expert_intermediate_size": (None,),
+            },
+        )
+        hidden = integer(config, "hidden_size")
+        heads = integer(config, "num_attention_heads")
+        kv_heads = integer(config, "num_key_value_heads", heads)
+        require_even_heads(hidden, heads, kv_heads)
+        vocab_size = integer(config, "vocab_size")
+        return ModelSpec(
+            num_layers=layers,
+            num_heads=heads,
+            num_kv_heads=kv_heads,
+            head_dim=hidden // heads,
+            hidden_size=hidden,
+            mlp_size=integer(config, "expert_intermediate_size"),
+            vocab_size=vocab_size,
+            max_context_length=integer(config, "max_position_embeddings"),
+            rope_theta=number(config, "rope_theta", 10000.0),
+            norm_eps=number(config, "rms_norm_eps", 1e-5),
+            mask_token_id=mask_token_id(
+                config, vocab_size, "add it to config.json; LLaDA-MoE-7B-A1B's is 156895"
+            ),
+            eos_token_ids=eos_token_ids(config, vocab_size),
+            pad_token_id=token_id(config, "pad_token_id", vocab_size),
+            bos_token_id=token_id(config, "bos_token_id", vocab_size),
+            tied_embeddings=bool(config.get("tie_word_embeddings")),
+            qk_norm=True,
+            moe=MoeSpec(
+                num_experts=integer(config, "num_experts"),
+                experts_per_token=integer(config, "num_experts_per_tok"),
+                expert_size=integer(config, "expert_intermediate_size"),
+            ),
+        )
+
+    def tensor_names(self, spec: ModelSpec) -> TensorNames:
+        """Name LLaDA-MoE's tensors; the experts of a layer are stacked."""
+        names: TensorNames = {
+            "embedding.weight": "model.embed_tokens.weight",
+            "final_norm.weight": "model.norm.weight",
+        }
+        if not spec.tied_embeddings:
+            names["head.weight"] = "lm_head.weight"
+        parts = {
+            "attention_norm": "input_layernorm",
+            "query": "self_attn.q_proj",
+            "key": "self_attn.k_proj",
+            "value": "self_attn.v_proj",
+            "query_norm": "self_attn.q_norm",
+            "key_norm": "self_attn.k_norm",
+            "output": "self_attn.o_proj",
+            "mlp_norm": "post_attention_layernorm",
+            "mlp.router": "mlp.gate",
+        }
+        experts = range(spec.moe.num_experts if spec.moe else 0)
+        for layer in range(spec.num_layers):
+            root = f"model.layers.{layer}"
+            for ours, theirs in parts.items():
+                names[f"layers.{layer}.{ours}.weight"] = f"{root}.{theirs}.weight"
+            for part in ("gate", "up", "down"):
+                names[f"layers.{layer}.mlp.{part}"] = tuple(
+                    f"{root}.mlp.experts.{expert}.{part}_proj.weight" for expert in experts
+                )
+        return names

@@ -29,7 +29,7 @@ class Sampler {
                                   std::span<const std::int64_t> masked, std::int64_t pass);
 
  private:
-  /// Classifier-free guidance (LLaDA's sampler): u + (cfg_scale + 1) (c - u), in f32.
+  /// Classifier-free guidance (arXiv 2502.09992): u + (cfg_scale + 1) (c - u), in f32.
   [[nodiscard]] std::span<const float> guided(std::span<const float> conditional,
                                               std::span<const float> unconditional);
   void check(std::int64_t position, std::int64_t pass, std::int64_t token_id,

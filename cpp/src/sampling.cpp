@@ -1,5 +1,6 @@
 #include "sampling.hpp"
 
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -14,6 +15,12 @@ double to_uniform(std::uint32_t word) noexcept {
 
 double gumbel(std::uint32_t word) noexcept {
   return -portable_log(-portable_log(to_uniform(word)));
+}
+
+// Not below gumbel(word), at the price of counting zeros: with 1 - u >= 2^-(n + 1),
+// -ln(-ln u) <= -ln(1 - u) <= (n + 1) ln 2. The last term covers rounding.
+double gumbel_bound(std::uint32_t word) noexcept {
+  return (std::countl_zero(~word) + 1) * 0.6931471805599453 + 1e-9;
 }
 
 std::array<std::uint32_t, 4> counter_of(std::uint32_t index, const NoiseKey& key, Stream stream) {
@@ -57,10 +64,11 @@ double uniform_confidence(const NoiseKey& key) noexcept {
 
 Proposal propose(std::span<const float> logits, std::int32_t mask_token_id, double temperature,
                  const NoiseKey& key) noexcept {
+  const auto mask = static_cast<std::size_t>(mask_token_id);
   std::array<std::uint32_t, 4> words{};
   double best = -std::numeric_limits<double>::infinity();
   double largest = best;
-  std::size_t chosen = mask_token_id == 0 ? 1 : 0;
+  std::size_t chosen = mask == 0 ? 1 : 0;
   for (std::size_t v = 0; v < logits.size(); ++v) {
     const double logit = logits[v];
     if (logit > largest) largest = logit;
@@ -69,9 +77,11 @@ Proposal propose(std::span<const float> logits, std::int32_t mask_token_id, doub
       if (v % 4 == 0) {
         words = philox(counter_of(static_cast<std::uint32_t>(v / 4), key, Stream::token), key.seed);
       }
+      // Most tokens cannot win whatever their noise is exactly: no logarithms for them.
+      if (logit + temperature * gumbel_bound(words[v % 4]) < best) continue;
       score += temperature * gumbel(words[v % 4]);
     }
-    if (score > best && v != static_cast<std::size_t>(mask_token_id)) {
+    if (score > best && v != mask) {
       best = score;
       chosen = v;
     }

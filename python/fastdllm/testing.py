@@ -19,8 +19,8 @@ Array = NDArray[Any]
 def golden_config(case: Mapping[str, Any]) -> GenerationConfig:
     """Turn a case of shared/golden/*/golden.json into the config that reproduces it.
 
-    Reads gen_length, block_length, steps, threshold, factor and cache; absent ones keep their
-    defaults. Goldens decode every block, so ignore_eos is True.
+    Reads gen_length, block_length, steps, threshold, factor, cache, and where a case has them
+    remasking, temperature, cfg_scale and seed. Goldens decode every block, so ignore_eos is True.
     """
     return GenerationConfig(
         max_new_tokens=case["gen_length"],
@@ -30,6 +30,9 @@ def golden_config(case: Mapping[str, Any]) -> GenerationConfig:
         factor=case.get("factor"),
         cache=case.get("cache", "none"),
         remasking=case.get("remasking", "low_confidence"),
+        temperature=case.get("temperature", 0.0),
+        cfg_scale=case.get("cfg_scale", 0.0),
+        seed=case.get("seed", 0),
         ignore_eos=True,
     )
 

@@ -192,7 +192,7 @@ def test_a_tokenizer_with_ids_beyond_the_vocabulary_is_refused(tmp_path: Path) -
     ("changes", "words"),
     [
         ({"model_type": "gpt2"}, "model_type 'gpt2'.*known are: llada.*export/adapters"),
-        ({"architectures": ["LLaDAMoEModelLM"]}, r"architectures \['LLaDAMoEModelLM'\] is unknown"),
+        ({"architectures": ["UnheardLM"]}, r"architectures \['UnheardLM'\] is unknown"),
         ({"alibi": True}, "alibi is True; this exporter implements False"),
         ({"block_type": "sequential"}, "block_type is 'sequential'"),
         ({"rope_scaling": {"type": "yarn"}}, "rope_scaling is"),

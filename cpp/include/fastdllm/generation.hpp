@@ -19,7 +19,7 @@ enum class CacheMode {
 
 /// What ranks the masked positions of a block.
 enum class Remasking {
-  low_confidence,  ///< the softmax probability of the proposed token (LLaDA, arXiv 2502.09992)
+  low_confidence,  ///< the softmax probability of the proposed token (arXiv 2502.09992)
   random,          ///< uniform numbers
 };
 

@@ -26,5 +26,11 @@ TEST(Loader, RefusesALibraryThatIsNoOnnxRuntime) {
   EXPECT_NE(refusal_of("libm.so.6").find("it is no ONNX Runtime"), std::string::npos);
 }
 
+TEST(Loader, RefusesAnOnnxRuntimeThatIsTooOld) {
+  const std::string message = refusal_of(OLD_ONNXRUNTIME);
+  EXPECT_NE(message.find("ONNX Runtime 1.2.3 is too old; expected 1."), std::string::npos)
+      << message;
+}
+
 }  // namespace
 }  // namespace fastdllm

@@ -105,6 +105,7 @@ void Model::begin(const Request& request) {
   for (const std::size_t output : tensors_.present) session_->unbind_output(output);
   past_bound_ = false;
   present_bound_ = false;
+  bound_rows_ = {};
   session_->bind_input(tensors_.present_length, {ElementType::int64, Shape{1}, &present_length_});
 }
 
@@ -140,6 +141,9 @@ void Model::bind_rows(const Pass& pass, std::span<const std::int32_t> ids) {
     }
   }
   const std::int64_t attended = (pass.reuse_cache ? cache_.length() : 0) + shape.dims[1];
+  if (shape == bound_rows_ && attended == bound_attended_) return;  // same memory, new content
+  bound_rows_ = shape;
+  bound_attended_ = attended;
   session_->bind_input(tensors_.input_ids, view_of(ElementType::int64, input_ids_, shape));
   session_->bind_input(tensors_.position_ids, view_of(ElementType::int64, position_ids_, shape));
   session_->bind_input(tensors_.attention_mask,

@@ -73,6 +73,8 @@ class Model {
   double graph_seconds_ = 0.0;
   bool past_bound_ = false;  // the cache is bound as past, as the last refresh left it
   bool present_bound_ = false;
+  Shape bound_rows_;  // [B, T] and P + T as last bound: the steps of a block bind them once
+  std::int64_t bound_attended_ = 0;
 
   std::vector<std::int64_t> input_ids_, position_ids_, logit_indices_, token_ids_;
   std::vector<std::uint8_t> attention_mask_;

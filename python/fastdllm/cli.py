@@ -23,8 +23,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        if options.cmake_dir:
-            return _print_cmake_dir()
         if options.command is None:
             parser.error("a command is needed: export, generate, info, check or bench")
         code: int = options.run(options)
@@ -45,9 +43,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="fastdllm", description="Fast, exact decoding of masked diffusion language models."
     )
     parser.add_argument("--version", action="version", version=f"fastdllm {__version__}")
-    parser.add_argument(
-        "--cmake-dir", action="store_true", help="print the folder of fastdllmConfig.cmake"
-    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     export = commands.add_parser("export", help="turn a checkpoint folder into a package")
@@ -138,17 +133,6 @@ def _config(options: argparse.Namespace) -> GenerationConfig:
 
 def _print_json(content: object) -> None:
     print(json.dumps(content, indent=1))
-
-
-def _print_cmake_dir() -> int:
-    folder = Path(__file__).parent / "cmake"
-    if not (folder / "fastdllmConfig.cmake").exists():
-        raise Error(
-            "this wheel holds no CMake package; install the C++ library with "
-            "cmake --install BUILD --prefix PREFIX"
-        )
-    print(folder)
-    return 0
 
 
 def _export(options: argparse.Namespace) -> int:

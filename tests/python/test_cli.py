@@ -177,15 +177,6 @@ def test_wrong_usage_exits_with_2(args: tuple[str, ...]) -> None:
     assert run(*args).returncode == 2
 
 
-def test_cmake_dir_is_printed_or_explained() -> None:
-    answer = run("--cmake-dir")
-
-    if answer.returncode == 0:
-        assert (Path(answer.stdout.strip()) / "fastdllmConfig.cmake").exists()
-    else:
-        assert "CMake" in error_of(answer)
-
-
 def test_ctrl_c_exits_with_130(package_of: PackageOf) -> None:
     command = [
         *COMMAND,

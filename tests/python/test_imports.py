@@ -11,7 +11,6 @@ import pytest
 from conftest import ROOT
 
 FAMILIES = re.compile(r"\b(llada|dream|sdar|qwen|diffucoder)\w*\b", re.IGNORECASE)
-CITATION = re.compile(r"\(LLaDA, arXiv [0-9.]+\)")  # a paper may be cited; nothing may branch on it
 
 
 def test_importing_loads_nothing_heavy() -> None:
@@ -35,7 +34,7 @@ def test_the_runtime_knows_no_model_family(folder: str) -> None:
         if path.suffix not in (".cpp", ".hpp", ".h", ".txt", ".cmake"):
             continue
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-            if FAMILIES.search(CITATION.sub("", line)):
+            if FAMILIES.search(line):
                 named.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
 
     assert named == []

@@ -51,17 +51,19 @@ def _raise(message: str) -> None:
 class TextCodec:
     """Text to token ids and back, as a package's tokenizer does it."""
 
-    def __init__(self, folder: Path, entry: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, entry: Any) -> None:
         """Read the files that fastdllm.json's `tokenizer` entry names. Errors: PackageError."""
-        path = folder / str(entry["file"])
+        if not isinstance(entry, dict):
+            raise PackageError(f"fastdllm.json.tokenizer is {entry!r}; expected an object or null")
+        path, text = _read_named(folder, entry, "file")
         try:
-            self.tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+            self.tokenizer = Tokenizer.from_str(text)
         except Exception as problem:
             raise PackageError(f"{path}: not a usable tokenizer: {problem}") from None
         self.chat_template: ChatTemplate | None = None
         if entry.get("chat_template") is not None:
-            source = (folder / str(entry["chat_template"])).read_text(encoding="utf-8")
-            self.chat_template = ChatTemplate(source, entry.get("special_tokens") or {})
+            _, source = _read_named(folder, entry, "chat_template")
+            self.chat_template = ChatTemplate(source, _special_tokens(entry))
 
     def encode(self, text: str) -> list[int]:
         """Encode text as it stands; special tokens written in it are recognized."""
@@ -78,6 +80,27 @@ class TextCodec:
         """Decode ids; special tokens are dropped."""
         text: str = self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
         return text
+
+
+def _read_named(folder: Path, entry: dict[str, Any], key: str) -> tuple[Path, str]:
+    """Read the file that a key names; it lies in the package folder."""
+    name = entry.get(key)
+    if not isinstance(name, str) or not name or Path(name).name != name:
+        raise PackageError(f"fastdllm.json.tokenizer.{key} is {name!r}; expected a file name")
+    try:
+        return folder / name, (folder / name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as problem:
+        raise PackageError(f"{folder / name}: not readable as text: {problem}") from None
+
+
+def _special_tokens(entry: dict[str, Any]) -> dict[str, str]:
+    """Return the special tokens that a chat template may name."""
+    tokens = entry.get("special_tokens") or {}
+    if not isinstance(tokens, dict) or not all(isinstance(text, str) for text in tokens.values()):
+        raise PackageError(
+            f"fastdllm.json.tokenizer.special_tokens is {tokens!r}; expected names and texts"
+        )
+    return {str(role): text for role, text in tokens.items()}
 
 
 class TextStream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -167,3 +168,28 @@ def test_the_exported_template_asks_for_an_answer(package_of: PackageOf) -> None
     )
     assert text.endswith("<|start_header_id|>assistant<|end_header_id|>\n\n")
     assert Path(llm.engine.package.path, "chat_template.jinja").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ([], r"tokenizer is \[\]; expected an object or null"),
+        ({}, "tokenizer.file is None; expected a file name"),
+        ({"file": "../tokenizer.json"}, "tokenizer.file is '../tokenizer.json'"),
+        ({"file": "absent.json"}, "absent.json: not readable"),
+        ({"file": "tokenizer.json", "chat_template": 3}, "chat_template is 3"),
+        (
+            {
+                "file": "tokenizer.json",
+                "chat_template": "chat_template.jinja",
+                "special_tokens": ["x"],
+            },
+            "special_tokens is",
+        ),
+    ],
+)
+def test_a_tokenizer_entry_that_makes_no_sense_is_named(
+    entry: Any, words: str, package_of: PackageOf
+) -> None:
+    with pytest.raises(fastdllm.PackageError, match=words):
+        TextCodec(package_of("tiny_math"), entry)

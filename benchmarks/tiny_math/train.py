@@ -25,7 +25,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch import Tensor, nn
 
 from model import Model, ModelConfig, decode
-from problems import TEMPLATES, Problem, held_out, is_right, problems, write_jsonl
+from problems import NAMES, OBJECTS, TEMPLATES, Problem, held_out, is_right, problems, write_jsonl
 
 HERE = Path(__file__).parent
 SPECIAL_TOKENS = (
@@ -49,9 +49,14 @@ RENDER = jinja2.Environment(keep_trailing_newline=True).from_string(CHAT_TEMPLAT
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The schedule and the objective; the defaults are what made the shipped model."""
+    """The schedule and the objective; the defaults are what made the shipped model.
+
+    `steps` teach wording and arithmetic; `copy_steps` more, at half the rate and with names and
+    objects weighted up, teach to copy them from the question, which else stays at chance.
+    """
 
     steps: int = 8000
+    copy_steps: int = 1500
     batch_size: int = 64
     num_problems: int = 60000
     lengths: tuple[int, ...] = (96, 96, 96, 128)  # of the batches, in turn
@@ -61,6 +66,7 @@ class Recipe:
     weight_decay: float = 0.01
     digit_weight: float = 3.0
     padding_weight: float = 0.1
+    copied_weight: float = 5.0
     seed: int = 0
 
 
@@ -120,6 +126,9 @@ class Data:
         self.padding = position >= torch.tensor(ends)[:, None] + 4
         digits = torch.tensor([tokenizer.token_to_id(str(digit)) for digit in range(10)])
         self.digit = torch.isin(self.ids, digits) & self.answer
+        words = [f"{space}{word}" for word in NAMES + OBJECTS for space in ("", " ")]
+        copied = torch.tensor(sorted({i for word in words for i in tokenizer.encode(word).ids}))
+        self.copied = torch.isin(self.ids, copied) & self.answer
 
 
 def choose_masked(answer: Tensor, digit: Tensor, generator: torch.Generator) -> Tensor:
@@ -177,8 +186,10 @@ class Muon:
 
 
 def rate_at(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then linear decay to zero; a factor in [0, 1]."""
-    return min((step + 1) / recipe.warmup, (recipe.steps - step) / recipe.steps)
+    """Linear warm-up, then linear decay to zero, for either part; a factor in [0, 1]."""
+    peak, length = (1.0, recipe.steps) if step < recipe.steps else (0.5, recipe.copy_steps)
+    step = step if step < recipe.steps else step - recipe.steps
+    return peak * min((step + 1) / recipe.warmup, (length - step) / length)
 
 
 def write_checkpoint(
@@ -254,18 +265,20 @@ def write_checkpoint(
 
 def evaluate(
     model: Model, tokenizer: Tokenizer, tests: list[Problem], threshold: float | None
-) -> tuple[float, float, dict[str, float]]:
-    """Return accuracy, mean passes, and accuracy by template."""
+) -> tuple[float, float, float, dict[str, float]]:
+    """Return accuracy, share of answers right to the word, mean passes, accuracy by template."""
     prompts = [encode_prompt(tokenizer, p.question) for p in tests]
     answers, passes = decode(model, prompts, threshold=threshold)
     right: Counter[str] = Counter()
+    verbatim = 0
     eos = model.config.eos_token_id
     for problem, ids in zip(tests, answers, strict=True):
         text = tokenizer.decode(ids[: ids.index(eos)] if eos in ids else ids)
         right[problem.template] += is_right(text, problem.answer)
+        verbatim += text == problem.answer
     seen = Counter(p.template for p in tests)
     by_template = {name: right[name] / seen[name] for name in TEMPLATES if seen[name]}
-    return sum(right.values()) / len(tests), passes, by_template
+    return sum(right.values()) / len(tests), verbatim / len(tests), passes, by_template
 
 
 def train(recipe: Recipe, config: ModelConfig, checkpoint: Path, state_file: Path) -> None:
@@ -301,8 +314,9 @@ def train(recipe: Recipe, config: ModelConfig, checkpoint: Path, state_file: Pat
         first, best = state["step"], state["best"]
         print(f"going on from step {first}")
 
+    total = recipe.steps + recipe.copy_steps
     loss_sum, digit_sum, logged, started = 0.0, 0.0, 0, time.monotonic()
-    for step in range(first, recipe.steps):
+    for step in range(first, total):
         rows = torch.randint(len(data.ids), (recipe.batch_size,), generator=generator)
         length = recipe.lengths[step % len(recipe.lengths)]
         ids, digits = data.ids[rows, :length], data.digit[rows, :length]
@@ -314,6 +328,8 @@ def train(recipe: Recipe, config: ModelConfig, checkpoint: Path, state_file: Pat
         digit = digits[masked]
         weights[digit] = recipe.digit_weight
         weights[data.padding[rows, :length][masked]] = recipe.padding_weight
+        if step >= recipe.steps:
+            weights[data.copied[rows, :length][masked]] = recipe.copied_weight
         loss = (losses * weights).sum() / weights.sum()
         model.zero_grad()
         loss.backward()
@@ -331,21 +347,21 @@ def train(recipe: Recipe, config: ModelConfig, checkpoint: Path, state_file: Pat
         if done % 50 == 0:
             pace = (time.monotonic() - started) / (done - first)
             print(
-                f"step {done}/{recipe.steps} loss {loss_sum / logged:.3f} "
+                f"step {done}/{total} loss {loss_sum / logged:.3f} "
                 f"digits {digit_sum / logged:.3f} {pace:.2f} s/step, "
-                f"{pace * (recipe.steps - done) / 60:.0f} min left",
+                f"{pace * (total - done) / 60:.0f} min left",
                 flush=True,
             )
             loss_sum, digit_sum, logged = 0.0, 0.0, 0
-        if done % 500 == 0 or done == recipe.steps:
-            accuracy, passes, by_template = evaluate(model, tokenizer, validation, 0.9)
+        if done % 500 == 0 or done == total:
+            accuracy, verbatim, passes, by_template = evaluate(model, tokenizer, validation, 0.9)
             print(
-                f"step {done} accuracy {accuracy:.3f} in {passes:.1f} passes "
+                f"step {done} accuracy {accuracy:.3f} verbatim {verbatim:.3f} passes {passes:.1f} "
                 + " ".join(f"{name} {value:.2f}" for name, value in by_template.items()),
                 flush=True,
             )
-            if accuracy >= best:
-                best = accuracy
+            if accuracy + verbatim >= best:
+                best = accuracy + verbatim
                 write_checkpoint(checkpoint, model, tokenizer, tests)
             beside = state_file.with_suffix(".part")
             torch.save(
@@ -368,12 +384,14 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, default=HERE / "checkpoint")
     parser.add_argument("--state", type=Path, default=Path("tiny_math_state.pt"))
     parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--copy-steps", type=int, default=Recipe.copy_steps)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.steps < 1:
-        parser.error("--steps must be at least 1")
-    train(Recipe(steps=arguments.steps), ModelConfig(), arguments.checkpoint, arguments.state)
+    if arguments.steps < 1 or arguments.copy_steps < 0:
+        parser.error("--steps must be at least 1 and --copy-steps at least 0")
+    recipe = Recipe(steps=arguments.steps, copy_steps=arguments.copy_steps)
+    train(recipe, ModelConfig(), arguments.checkpoint, arguments.state)
     return 0
 
 

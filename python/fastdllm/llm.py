@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,10 +77,16 @@ class LLM:
             if raw or self.codec.chat_template is None:
                 return self.codec.encode(prompt)
             return self.codec.encode_chat([{"role": "user", "content": prompt}])
-        items = list(prompt)
-        if items and isinstance(items[0], dict):
-            return self.codec.encode_chat([item for item in items if isinstance(item, dict)])
-        return [int(item) for item in items if not isinstance(item, dict)]
+        messages: list[Message] = []
+        ids: list[int] = []
+        for item in prompt:
+            if isinstance(item, Mapping):
+                messages.append(item)
+            else:
+                ids.append(operator.index(item))
+        if messages and ids:
+            raise TypeError("a prompt is text, messages or token ids; this list mixes them")
+        return self.codec.encode_chat(messages) if messages else ids
 
     def generate(
         self,

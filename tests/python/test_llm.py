@@ -193,3 +193,10 @@ def test_a_tokenizer_entry_that_makes_no_sense_is_named(
 ) -> None:
     with pytest.raises(fastdllm.PackageError, match=words):
         TextCodec(package_of("tiny_math"), entry)
+
+
+def test_a_prompt_that_mixes_messages_and_ids_is_refused(llm: LLM) -> None:
+    with pytest.raises(TypeError, match="mixes them"):
+        llm.encode([{"role": "user", "content": "hi"}, 3])  # type: ignore[list-item]
+    with pytest.raises(TypeError):
+        llm.encode([1.5])  # type: ignore[list-item]

@@ -127,7 +127,7 @@ class Data:
         digits = torch.tensor([tokenizer.token_to_id(str(digit)) for digit in range(10)])
         self.digit = torch.isin(self.ids, digits) & self.answer
         words = [f"{space}{word}" for word in NAMES + OBJECTS for space in ("", " ")]
-        copied = torch.tensor(sorted({i for word in words for i in tokenizer.encode(word).ids}))
+        copied = torch.tensor(sorted({tokenizer.encode(word).ids[-1] for word in words}))
         self.copied = torch.isin(self.ids, copied) & self.answer
 
 

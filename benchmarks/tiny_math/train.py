@@ -56,7 +56,7 @@ class Recipe:
     """
 
     steps: int = 8000
-    copy_steps: int = 1500
+    copy_steps: int = 1000
     batch_size: int = 64
     num_problems: int = 60000
     lengths: tuple[int, ...] = (96, 96, 96, 128)  # of the batches, in turn

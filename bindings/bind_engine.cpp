@@ -3,7 +3,10 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <atomic>
 #include <chrono>
+#include <mutex>
+#include <thread>
 
 #include "bindings.hpp"
 #include "event.hpp"
@@ -15,10 +18,78 @@ namespace fastdllm::python {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+constexpr std::chrono::milliseconds look_interval{20};
 
 void throw_on_signal() {
   if (PyErr_CheckSignals() != 0) throw nb::python_error();
 }
+
+// Calls under way in this process. A thread that comes back to Python while the interpreter shuts
+// down is killed in the middle of C++, which ends the process; so shutting down ends the calls and
+// waits for them first.
+struct Calls {
+  std::atomic<bool> closing{false};
+  std::atomic<int> running{0};
+
+  static Calls& get() {
+    static Calls calls;
+    return calls;
+  }
+
+  static void close() {
+    get().closing.store(true);
+    const nb::gil_scoped_release release;
+    const auto give_up = Clock::now() + std::chrono::seconds(10);
+    while (get().running.load() > 0 && Clock::now() < give_up) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+};
+
+// Lives from before the GIL is released until after it is taken again.
+class Call {
+ public:
+  Call() {
+    Calls::get().running.fetch_add(1);
+    if (Calls::get().closing.load()) {
+      Calls::get().running.fetch_sub(1);
+      throw Error(ErrorCode::bad_config, "the interpreter is shutting down");
+    }
+  }
+  ~Call() { Calls::get().running.fetch_sub(1); }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+};
+
+// An engine whose waiting callers can be interrupted by Ctrl-C.
+class PyEngine : public Engine {
+ public:
+  using Engine::Engine;
+
+  // Runs `work` with the GIL released, one caller at a time; a waiting one looks for signals. A
+  // call from the running one's own callback is passed on: Engine refuses it.
+  template <typename Work>
+  auto serve(const Work& work) {
+    const Call call;
+    const nb::gil_scoped_release release;
+    if (owner_.load() == std::this_thread::get_id()) return work();
+    std::unique_lock lock(mutex_, std::defer_lock);
+    while (!lock.try_lock_for(look_interval)) {
+      const nb::gil_scoped_acquire gil;
+      throw_on_signal();
+    }
+    struct Reset {
+      std::atomic<std::thread::id>& owner;
+      ~Reset() { owner.store({}); }
+    } const reset{owner_};
+    owner_.store(std::this_thread::get_id());
+    return work();
+  }
+
+ private:
+  std::timed_mutex mutex_;
+  std::atomic<std::thread::id> owner_{};
+};
 
 // Runs between passes, GIL released. Without a Python callback the GIL is taken now and then only,
 // for Ctrl-C: a busy Python thread would make every pass wait for it.
@@ -27,9 +98,9 @@ class Watcher {
   explicit Watcher(nb::handle on_commit) : on_commit_(on_commit) {}
 
   bool operator()(const CommitEvent& event) {
-    constexpr std::chrono::milliseconds interval{20};
+    if (Calls::get().closing.load()) return false;
     if (on_commit_.is_none()) {
-      if (Clock::now() - last_look_ < interval) return true;
+      if (Clock::now() - last_look_ < look_interval) return true;
       const nb::gil_scoped_acquire gil;
       throw_on_signal();
       last_look_ = Clock::now();
@@ -46,13 +117,13 @@ class Watcher {
   Clock::time_point last_look_ = Clock::now();
 };
 
-void init_engine(Engine* self, const std::string& package, int threads,
+void init_engine(PyEngine* self, const std::string& package, int threads,
                  const std::string& onnxruntime_library) {
   const nb::gil_scoped_release release;
-  new (self) Engine(package, {.threads = threads, .onnxruntime_library = onnxruntime_library});
+  new (self) PyEngine(package, {.threads = threads, .onnxruntime_library = onnxruntime_library});
 }
 
-GenerationResult generate(Engine& self, nb::handle prompt_ids, const GenerationConfig& config,
+GenerationResult generate(PyEngine& self, nb::handle prompt_ids, const GenerationConfig& config,
                           nb::handle on_commit) {
   const std::vector<std::int32_t> ids = ids_from(prompt_ids, "prompt_ids");
   if (!on_commit.is_none() && PyCallable_Check(on_commit.ptr()) == 0) {
@@ -60,19 +131,15 @@ GenerationResult generate(Engine& self, nb::handle prompt_ids, const GenerationC
   }
   const GenerationConfig own_config = config;  // another thread may write to it meanwhile
   Watcher watcher(on_commit);
-  const nb::gil_scoped_release release;
-  return self.generate(ids, own_config, std::ref(watcher));
+  return self.serve([&] { return self.generate(ids, own_config, std::ref(watcher)); });
 }
 
-nb::ndarray<nb::numpy, float, nb::ndim<2>> logits(Engine& self, nb::handle ids,
+nb::ndarray<nb::numpy, float, nb::ndim<2>> logits(PyEngine& self, nb::handle ids,
                                                   nb::handle positions) {
   const std::vector<std::int32_t> input = ids_from(ids, "ids");
   const std::vector<std::int32_t> rows = ids_from(positions, "positions");
-  auto values = std::make_unique<std::vector<float>>();
-  {
-    const nb::gil_scoped_release release;
-    *values = self.logits(input, rows);
-  }
+  auto values =
+      std::make_unique<std::vector<float>>(self.serve([&] { return self.logits(input, rows); }));
   const auto vocab_size = static_cast<std::size_t>(self.package().vocab_size);
   float* data = values->data();
   const nb::capsule owner(values.get(),
@@ -118,10 +185,13 @@ std::vector<std::int32_t> ids_from(nb::handle ids, std::string_view what) {
 }
 
 void bind_engine(nb::module_& m) {
-  nb::class_<Engine>(m, "Engine",
-                     "Token ids in, token ids out: a package, loaded once.\n\n"
-                     "Calls from several threads are served one after another.\n"
-                     "Errors: PackageError, BackendError.")
+  nb::module_::import_("atexit").attr("register")(nb::cpp_function(&Calls::close));
+  nb::class_<PyEngine>(
+      m, "Engine",
+      "Token ids in, token ids out: a package, loaded once.\n\n"
+      "Calls from several threads are served one after another; a call from the engine's own\n"
+      "callback is an error, and a callback that waits for such a call in another thread hangs.\n"
+      "Errors: PackageError, BackendError.")
       .def("__init__", &init_engine, "package"_a, nb::kw_only(), "threads"_a = 0,
            "onnxruntime_library"_a = "")
       .def("generate", &generate, "prompt_ids"_a, "config"_a = GenerationConfig(),
@@ -139,8 +209,12 @@ void bind_engine(nb::module_& m) {
                    "numpy.typing.NDArray[numpy.int32], positions: collections.abc.Iterable[int] | "
                    "numpy.typing.NDArray[numpy.int32]) -> numpy.typing.NDArray[numpy.float32]"),
            "One plain pass without cache: float32 logits [len(positions), vocab_size].")
-      .def_prop_ro("package", &Engine::package, nb::rv_policy::reference_internal)
-      .def_prop_ro("backend", &Engine::backend, "Name, version and device, for people.");
+      .def_prop_ro(
+          "package", [](const PyEngine& e) -> const PackageInfo& { return e.package(); },
+          nb::rv_policy::reference_internal)
+      .def_prop_ro(
+          "backend", [](const PyEngine& e) { return e.backend(); },
+          "Name, version and device, for people.");
 }
 
 }  // namespace fastdllm::python

@@ -15,8 +15,10 @@ namespace fastdllm::python {
 namespace {
 
 // nanobind would answer a negative seed with its list of overloads.
-std::uint64_t seed_from(const nb::int_& seed) {
-  const std::uint64_t value = PyLong_AsUnsignedLongLong(seed.ptr());
+std::uint64_t seed_from(nb::handle seed) {
+  const nb::object number = nb::steal(PyNumber_Index(seed.ptr()));
+  if (!number.is_valid()) throw nb::python_error();
+  const std::uint64_t value = PyLong_AsUnsignedLongLong(number.ptr());
   if (PyErr_Occurred() != nullptr) {
     PyErr_Clear();
     throw Error(ErrorCode::bad_config, "seed is " + nb::cast<std::string>(nb::str(seed)) +
@@ -29,7 +31,7 @@ void init_config(GenerationConfig* self, std::int64_t max_new_tokens, std::int64
                  std::optional<std::int64_t> steps, std::optional<double> threshold,
                  std::optional<double> factor, const std::string& cache,
                  const std::string& remasking, double temperature, double cfg_scale,
-                 const nb::int_& seed, bool ignore_eos) {
+                 nb::handle seed, bool ignore_eos) {
   const GenerationConfig config{.max_new_tokens = max_new_tokens,
                                 .block_length = block_length,
                                 .steps = steps,
@@ -63,6 +65,10 @@ nb::dict to_dict(const GenerationConfig& config) {
 
 bool equals(const GenerationConfig& config, nb::handle other) {
   return nb::isinstance<GenerationConfig>(other) && config == nb::cast<GenerationConfig>(other);
+}
+
+std::size_t refuse_hash(const GenerationConfig&) {
+  throw nb::type_error("unhashable type: GenerationConfig, its options can change");
 }
 
 std::string repr(const GenerationConfig& config) {
@@ -108,7 +114,12 @@ void bind_config(nb::module_& m) {
       .def("__init__", &init_config, nb::kw_only(), "max_new_tokens"_a = 128, "block_length"_a = 32,
            "steps"_a = nb::none(), "threshold"_a = nb::none(), "factor"_a = nb::none(),
            "cache"_a = "dual", "remasking"_a = "low_confidence", "temperature"_a = 0.0,
-           "cfg_scale"_a = 0.0, "seed"_a = 0, "ignore_eos"_a = false)
+           "cfg_scale"_a = 0.0, "seed"_a = 0, "ignore_eos"_a = false,
+           nb::sig("def __init__(self, *, max_new_tokens: int = 128, block_length: int = 32, "
+                   "steps: int | None = None, threshold: float | None = None, "
+                   "factor: float | None = None, cache: str = 'dual', "
+                   "remasking: str = 'low_confidence', temperature: float = 0.0, "
+                   "cfg_scale: float = 0.0, seed: int = 0, ignore_eos: bool = False) -> None"))
       .def_rw("max_new_tokens", &GenerationConfig::max_new_tokens)
       .def_rw("block_length", &GenerationConfig::block_length)
       .def_rw("steps", &GenerationConfig::steps, nb::for_setter(nb::arg().none()))
@@ -124,11 +135,14 @@ void bind_config(nb::module_& m) {
       .def_rw("cfg_scale", &GenerationConfig::cfg_scale)
       .def_prop_rw(
           "seed", [](const GenerationConfig& c) { return c.seed; },
-          [](GenerationConfig& c, const nb::int_& seed) { c.seed = seed_from(seed); })
+          [](GenerationConfig& c, nb::handle seed) { c.seed = seed_from(seed); },
+          nb::for_setter(nb::sig("def seed(self, seed: int, /) -> None")))
       .def_rw("ignore_eos", &GenerationConfig::ignore_eos)
       .def("to_dict", &to_dict, nb::sig("def to_dict(self) -> dict[str, object]"),
            "The options by name.")
-      .def("__eq__", &equals, nb::sig("def __eq__(self, other: object, /) -> bool"))
+      .def("__eq__", &equals, nb::arg().none(),
+           nb::sig("def __eq__(self, other: object, /) -> bool"))
+      .def("__hash__", &refuse_hash)
       .def("__repr__", &repr);
 }
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+
+# ONNX Runtime's own telemetry is on by default; an export is no reason to report to anyone.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _missing = [
     name
-    for name in ("torch", "onnx", "onnxscript", "safetensors", "tqdm", "tokenizers")
+    for name in ("torch", "onnx", "onnx_ir", "onnxscript", "ml_dtypes", "safetensors", "tqdm")
     if importlib.util.find_spec(name) is None
 ]
 if _missing:

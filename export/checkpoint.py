@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing") from None
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise CheckpointError(f"{path}: not readable as JSON: {problem}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object")
@@ -70,14 +70,21 @@ class Checkpoint:
                 f"{path}: damaged or truncated ({path.stat().st_size} bytes): {problem}"
             ) from None
 
+    def require_names(self, expected: Iterable[str]) -> None:
+        """Check that every tensor is there; names some that are not."""
+        missing = [name for name in expected if name not in self.shapes]
+        if missing:
+            raise CheckpointError(
+                f"{self.folder}: {len(missing)} tensors are missing:\n  "
+                + "\n  ".join(missing[:20])
+            )
+
     def require(self, expected: Mapping[str, Shape]) -> None:
-        """Check that every tensor is there in its shape; lists all that are not."""
+        """Check that every tensor, which is there, has its shape; lists those that do not."""
         problems = [
-            f"{name}: missing, expected {list(shape)}"
-            if name not in self.shapes
-            else f"{name}: is {list(self.shapes[name])}, expected {list(shape)}"
+            f"{name}: is {list(self.shapes[name])}, expected {list(shape)}"
             for name, shape in expected.items()
-            if self.shapes.get(name) != shape
+            if self.shapes[name] != shape
         ]
         if problems:
             raise CheckpointError(

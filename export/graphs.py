@@ -30,6 +30,12 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), (x.shape[-1],), None, self.eps).to(x.dtype) * self.weight
 
 
+def rope_frequencies(spec: ModelSpec) -> Tensor:
+    """Return the rotation's angle per position, f32 [D/2]."""
+    exponents = torch.arange(0, spec.head_dim, 2, dtype=torch.float32) / spec.head_dim
+    return 1.0 / spec.rope_theta**exponents
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate pairs (j, j + D/2) of x [B,H,T,D] in f32; cos, sin [B,1,T,D/2]."""
     first, second = x.float().chunk(2, dim=-1)
@@ -129,10 +135,7 @@ class Transformer(nn.Module):
         self.head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
         if spec.tied_embeddings:
             self.head.weight = self.embedding.weight
-        exponents = torch.arange(0, spec.head_dim, 2, dtype=torch.float32) / spec.head_dim
-        self.register_buffer(
-            "inverse_frequencies", 1.0 / spec.rope_theta**exponents, persistent=False
-        )
+        self.register_buffer("inverse_frequencies", rope_frequencies(spec), persistent=False)
 
     def forward(
         self,
@@ -144,8 +147,8 @@ class Transformer(nn.Module):
     ) -> list[Tensor]:
         """Run a pass: ids, positions [B,T], mask bool [B,1,1,S], indices [B,N], past [B,H,P,D].
 
-        Returns token_ids, confidence, second_confidence, entropy [B,N], logits f32 [B,N,V], then
-        key and value of every layer [B,H,S,D].
+        Returns token_ids, confidence, complement, second_confidence, entropy [B,N], logits f32
+        [B,N,V], then key and value of every layer [B,H,S,D].
         """
         x = self.embedding(input_ids)
         if self.spec.embedding_scale != 1.0:
@@ -163,11 +166,12 @@ class Transformer(nn.Module):
             logits = logits * self.spec.logits_scale
         return [*self._candidates(logits), logits, *present]
 
-    def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Find the best tokens but the mask; the softmax is over the whole vocabulary.
 
         Looking at the three best and skipping the mask among them touches [N,3] numbers, where
-        masking the logits would touch [N,V].
+        masking the logits would touch [N,V]. The complement is summed without the best one: near
+        certainty 1 - confidence would lose in f32 what ranks the positions.
         """
         values, ids = logits.topk(TOP, dim=-1)
         is_mask = ids == self.spec.mask_token_id
@@ -177,8 +181,10 @@ class Transformer(nn.Module):
         second_value = torch.where(first | is_mask[..., 1], values[..., 2], values[..., 1])
         shifted = logits - values[..., :1]
         powers = shifted.exp()
-        total = powers.sum(dim=-1)
+        rest = powers.scatter(-1, ids[..., :1], 0.0).sum(dim=-1)
+        total = 1.0 + rest
         confidence = (best_value - values[..., 0]).exp() / total
         second_confidence = (second_value - values[..., 0]).exp() / total
         entropy = total.log() - (powers * shifted).sum(dim=-1) / total
-        return best, confidence, second_confidence, entropy
+        complement = torch.where(first, 1.0 - confidence, rest / total)
+        return best, confidence, complement, second_confidence, entropy

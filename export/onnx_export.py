@@ -19,7 +19,7 @@ from fastdllm.export.errors import ExportError
 from fastdllm.export.graphs import Transformer
 
 OPSETS = (23, 20)
-HEADS = ("token_ids", "confidence", "second_confidence", "entropy", "logits")
+HEADS = ("token_ids", "confidence", "complement", "second_confidence", "entropy", "logits")
 
 
 def cache_names(prefix: str, num_layers: int) -> list[str]:
@@ -139,7 +139,7 @@ def name_dimensions(model: ir.Model, spec: ModelSpec) -> None:
         "present_length": [1],
         "logits": ["batch", "wanted", spec.vocab_size],
     }
-    shapes |= {name: ["batch", "wanted"] for name in HEADS[:4]}
+    shapes |= {name: ["batch", "wanted"] for name in HEADS[:-1]}
     shapes |= {
         name: ["batch", kv, "cached", dim]
         for name in cache_names("past_key_values", spec.num_layers)

@@ -28,7 +28,7 @@ def package_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     as it was. An empty folder at `target` is replaced; a package there only with overwrite.
     Errors: ExportError when something is in the way or the disk does not take it.
     """
-    target = target.absolute()
+    target = target.resolve()
     if target.exists() and not target.is_dir():
         raise ExportError(f"{target}: is a file; expected a folder or nothing")
     occupied = target.is_dir() and any(target.iterdir())

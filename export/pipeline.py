@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
+from fastdllm._core import read_package
 from fastdllm.export.adapters import Adapter, ModelSpec, TensorNames, adapter_for
 from fastdllm.export.checkpoint import Checkpoint
 from fastdllm.export.errors import ExportError
-from fastdllm.export.graphs import TOP, Transformer
+from fastdllm.export.graphs import TOP, Transformer, rope_frequencies
 from fastdllm.export.onnx_export import OPSETS, save, store_as_bfloat16, trace
 from fastdllm.export.package import (
     FORMAT_VERSION,
@@ -78,7 +79,11 @@ def export_package(
     adapter = adapter_for(checkpoint.config)
     spec, text = read_facts(checkpoint, adapter)
     names = adapter.tensor_names(spec)
-    model = Transformer(spec).eval().requires_grad_(False)
+    checkpoint.require_names(
+        name for value in names.values() for name in ([value] if isinstance(value, str) else value)
+    )
+    with torch.device("meta"):  # sizes alone: nothing is allocated before the shapes are right
+        model = Transformer(spec).eval().requires_grad_(False)
     checkpoint.require(expected_shapes(model, names))
     shown = sys.stderr.isatty() if progress is None else progress
     bar = _Progress(len(names) + len(CASES) + 5, shown)
@@ -129,16 +134,21 @@ def load_weights(
     bar: _Progress,
 ) -> None:
     """Fill the module, tensor by tensor, rounded to the package's weights."""
-    parameters = dict(model.named_parameters())
+    weights: dict[str, torch.Tensor] = {}
     for ours, theirs in names.items():
         if isinstance(theirs, str):
             tensor = checkpoint.tensor(theirs)
         else:
             tensor = torch.stack([checkpoint.tensor(name) for name in theirs])
-        parameters[ours].data = tensor.to(precision.weight_dtype).to(precision.compute_dtype)
+        weights[ours] = tensor.to(precision.weight_dtype).to(precision.compute_dtype)
         bar.step()
     if model.spec.tied_embeddings:
+        weights["head.weight"] = weights["embedding.weight"]
+    model.load_state_dict(weights, assign=True)
+    model.requires_grad_(False)
+    if model.spec.tied_embeddings:
         model.head.weight = model.embedding.weight
+    model.inverse_frequencies = rope_frequencies(model.spec)
 
 
 def _write(
@@ -176,6 +186,7 @@ def _write(
     metadata["validation"] = {"tolerance": precision.tolerance, "largest_difference": worst}
     metadata["files"] = file_entries(folder)
     (folder / METADATA).write_text(to_json(metadata), encoding="utf-8")
+    read_package(str(folder))  # what the runtime refuses is not put in place
 
 
 def describe(

@@ -48,6 +48,13 @@ class TextAssets:
     mask_token: str | None = None
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")  # bytes: line ends stay as they are
+    except (OSError, ValueError) as problem:
+        raise CheckpointError(f"{path}: not readable as text: {problem}") from None
+
+
 def special_tokens(config: dict[str, Any]) -> dict[str, str]:
     """Return the special tokens that tokenizer_config.json names, by role."""
     found = {}
@@ -63,7 +70,7 @@ def chat_template(folder: Path, config: dict[str, Any]) -> str | None:
     """Return the chat template: chat_template.jinja, else tokenizer_config.json's."""
     file = folder / "chat_template.jinja"
     if file.exists():
-        return file.read_text(encoding="utf-8")
+        return _read(file)
     value = config.get("chat_template")
     if isinstance(value, list):  # named templates
         named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
@@ -82,7 +89,7 @@ def read_text_assets(folder: Path, vocab_size: int) -> TextAssets:
     path = folder / "tokenizer.json"
     if not path.exists():
         return TextAssets()
-    text = path.read_text(encoding="utf-8")
+    text = _read(path)
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as problem:

@@ -45,10 +45,10 @@ onnxruntime=$(find "$work/root" -name onnxruntime_cxx_api.h -print -quit)
 [ -n "$onnxruntime" ] || { echo "libonnxruntime-dev holds no onnxruntime_cxx_api.h" >&2; exit 1; }
 
 # Written beside, then renamed: a half-written folder never looks whole.
-mkdir -p "$(dirname "$destination")"
-staging=$(mktemp -d "$destination.XXXXXX")
+mkdir -p "$destination"
+staging=$(mktemp -d "$destination/include.XXXXXX")
 chmod 755 "$staging"
-cp -r "$(dirname "$onnxruntime")" "$staging/include"
-cp -r "$work/root/usr/include/nlohmann" "$staging/include/"
-rm -rf "$destination"
-mv "$staging" "$destination"
+cp -r "$(dirname "$onnxruntime")/." "$staging"
+cp -r "$work/root/usr/include/nlohmann" "$staging/"
+rm -rf "$destination/include"
+mv "$staging" "$destination/include"

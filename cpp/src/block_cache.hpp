@@ -20,8 +20,6 @@ class BlockCache {
 
   /// Makes room for `batch` x `capacity` rows; what was cached is gone.
   void reserve(std::int64_t batch, std::int64_t capacity);
-  /// Forgets the rows, keeps the memory.
-  void clear() noexcept { length_ = 0; }
   /// The next tensors have `length` rows (<= capacity).
   void resize(std::int64_t length) noexcept { length_ = length; }
 

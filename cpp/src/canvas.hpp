@@ -23,7 +23,6 @@ class Canvas {
   [[nodiscard]] std::int64_t length() const noexcept { return std::ssize(ids_); }
   [[nodiscard]] std::int64_t prompt_length() const noexcept { return prompt_length_; }
   [[nodiscard]] std::span<const std::int32_t> ids() const noexcept { return ids_; }
-  [[nodiscard]] std::int32_t mask_token_id() const noexcept { return mask_token_id_; }
 
   [[nodiscard]] std::int64_t num_blocks() const noexcept;
   [[nodiscard]] BlockRange block(std::int64_t index) const noexcept;

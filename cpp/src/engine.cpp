@@ -1,7 +1,6 @@
 #include "fastdllm/engine.hpp"
 
 #include <atomic>
-#include <limits>
 #include <mutex>
 #include <numeric>
 #include <thread>
@@ -91,8 +90,9 @@ class Turn {
 };
 
 std::unique_ptr<Session> open_graph(const PackageInfo& package, const SessionOptions& options) {
-  if (options.threads < 0) {
-    reject(concat("threads is ", options.threads, "; expected 0 (automatic) or more"));
+  constexpr int most_threads = 256;
+  if (options.threads < 0 || options.threads > most_threads) {
+    reject(concat("threads is ", options.threads, "; expected 0 (automatic) to ", most_threads));
   }
   return open_session(package.graph, options);
 }

@@ -8,6 +8,8 @@
 namespace fastdllm {
 namespace {
 
+constexpr double largest_cfg_scale = 1e6;  // logits are combined in f32
+
 [[noreturn]] void reject(const std::string& message) {
   throw Error(ErrorCode::bad_config, message);
 }
@@ -76,6 +78,9 @@ void validate(const GenerationConfig& config) {
   }
   require_not_negative("temperature", config.temperature);
   require_not_negative("cfg_scale", config.cfg_scale);
+  if (config.cfg_scale > largest_cfg_scale) {
+    reject(concat("cfg_scale is ", config.cfg_scale, "; expected at most ", largest_cfg_scale));
+  }
 }
 
 }  // namespace fastdllm

@@ -71,13 +71,20 @@ class JsonReader {
 
   [[noreturn]] void fail(std::string_view key, const std::string& expected,
                          const nlohmann::json& found) const {
-    std::string text = found.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
-    if (text.size() > 80) text = text.substr(0, 77) + "...";
-    throw Error(ErrorCode::bad_package,
-                concat(where_, key.empty() ? "" : ".", key, " is ", text, "; expected ", expected));
+    throw Error(ErrorCode::bad_package, concat(where_, key.empty() ? "" : ".", key, " is ",
+                                               describe(found), "; expected ", expected));
   }
 
  private:
+  // Nested values are not printed: a hostile file nests deeper than the stack.
+  [[nodiscard]] static std::string describe(const nlohmann::json& found) {
+    if (found.is_structured()) {
+      return concat(found.is_array() ? "an array" : "an object", " of ", found.size());
+    }
+    const std::string text = found.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+    return text.size() > 80 ? text.substr(0, 77) + "..." : text;
+  }
+
   [[nodiscard]] const nlohmann::json& value(std::string_view key) const {
     const auto found = object_.find(key);
     if (found == object_.end()) {

@@ -58,7 +58,7 @@ Model::Model(PackageInfo package, std::unique_ptr<Session> session)
   tensors_.logit_indices = find_input("logit_indices", ElementType::int64, {any, any});
   tensors_.present_length = find_input("present_length", ElementType::int64, {1});
   tensors_.token_ids = find_output("token_ids", ElementType::int64, {any, any});
-  tensors_.confidence = find_output("confidence", ElementType::float32, {any, any});
+  tensors_.complement = find_output("complement", ElementType::float32, {any, any});
   tensors_.logits = find_output("logits", ElementType::float32, {any, any, package_.vocab_size});
   const std::vector<std::int64_t> rows{any, package_.num_kv_heads, any, package_.head_dim};
   for (std::int64_t layer = 0; layer < package_.num_layers; ++layer) {
@@ -68,6 +68,12 @@ Model::Model(PackageInfo package, std::unique_ptr<Session> session)
       tensors_.present.push_back(
           find_output(concat("present.", layer, ".", part), package_.cache_type, rows));
     }
+  }
+  const std::size_t expected = 5 + tensors_.past.size();
+  if (session_->inputs().size() != expected) {
+    throw Error(ErrorCode::bad_package,
+                concat("model.onnx: has ", session_->inputs().size(), " inputs; expected ",
+                       expected, " for num_layers ", package_.num_layers));
   }
 }
 
@@ -96,10 +102,10 @@ void Model::begin(const Request& request) {
   attention_mask_.assign(rows, 1);  // one request: every row that is there may be attended to
   logit_indices_.resize(logit_rows);
   token_ids_.resize(logit_rows);
-  confidence_.resize(logit_rows);
+  complement_.resize(logit_rows);
   logits_.resize(request.want_logits ? logit_rows * static_cast<std::size_t>(package_.vocab_size)
                                      : 0);
-  for (const std::size_t output : {tensors_.token_ids, tensors_.confidence, tensors_.logits}) {
+  for (const std::size_t output : {tensors_.token_ids, tensors_.complement, tensors_.logits}) {
     session_->unbind_output(output);
   }
   for (const std::size_t output : tensors_.present) session_->unbind_output(output);
@@ -123,7 +129,7 @@ Predictions Model::run(const Pass& pass, std::span<const std::int32_t> ids) {
     return {
         {}, {}, std::span(logits_).first(count * static_cast<std::size_t>(package_.vocab_size))};
   }
-  return {std::span(token_ids_).first(count), std::span(confidence_).first(count), {}};
+  return {std::span(token_ids_).first(count), std::span(complement_).first(count), {}};
 }
 
 void Model::bind_rows(const Pass& pass, std::span<const std::int32_t> ids) {
@@ -163,7 +169,7 @@ void Model::bind_logit_rows(const Pass& pass) {
     return;
   }
   session_->bind_output(tensors_.token_ids, view_of(ElementType::int64, token_ids_, shape));
-  session_->bind_output(tensors_.confidence, view_of(ElementType::float32, confidence_, shape));
+  session_->bind_output(tensors_.complement, view_of(ElementType::float32, complement_, shape));
 }
 
 void Model::bind_cache(const Pass& pass) {

@@ -17,7 +17,7 @@ namespace fastdllm {
 /// What a pass says of its N wanted rows; B = 2 when guided, else 1. Borrowed until the next pass.
 struct Predictions {
   std::span<const std::int64_t> token_ids;  ///< [B * N] arg-max without the mask token
-  std::span<const float> confidence;        ///< [B * N] softmax probability of it
+  std::span<const float> complement;        ///< [B * N] 1 - softmax probability of it
   std::span<const float> logits;            ///< [B * N * V], empty unless asked for
 };
 
@@ -53,7 +53,7 @@ class Model {
  private:
   struct Tensors {
     std::size_t input_ids, position_ids, attention_mask, logit_indices, present_length;
-    std::size_t token_ids, confidence, logits;
+    std::size_t token_ids, complement, logits;
     std::vector<std::size_t> past, present;  // key and value of layer 0, of layer 1, ...
   };
 
@@ -78,7 +78,7 @@ class Model {
 
   std::vector<std::int64_t> input_ids_, position_ids_, logit_indices_, token_ids_;
   std::vector<std::uint8_t> attention_mask_;
-  std::vector<float> confidence_, logits_;
+  std::vector<float> complement_, logits_;
   std::int64_t present_length_ = 0;
 };
 

@@ -95,9 +95,13 @@ void read_model(const JsonReader& model, PackageInfo& info) {
   info.num_layers = model.integer("num_layers", 1, 4096);
   info.num_heads = model.integer("num_heads", 1, 65536);
   info.num_kv_heads = model.integer("num_kv_heads", 1, info.num_heads);
+  if (info.num_heads % info.num_kv_heads != 0) {
+    reject(concat(metadata_name, ".model.num_kv_heads is ", info.num_kv_heads,
+                  "; expected a divisor of num_heads ", info.num_heads));
+  }
   info.head_dim = model.integer("head_dim", 1, 65536);
   info.hidden_size = model.integer("hidden_size", 1, most);
-  info.vocab_size = model.integer("vocab_size", 2, most);
+  info.vocab_size = model.integer("vocab_size", 3, most);
   info.max_context_length = model.integer("max_context_length", 1, most);
   info.mask_token_id =
       static_cast<std::int32_t>(model.integer("mask_token_id", 0, info.vocab_size - 1));

@@ -36,7 +36,8 @@ Proposals Sampler::propose(const Predictions& predictions, std::span<const std::
       confidence = proposal.confidence;
     } else {
       token_id = predictions.token_ids[i];
-      confidence = predictions.confidence[i];
+      // f32 keeps the complement's precision near certainty, where it would not keep confidence's.
+      confidence = 1.0 - double{predictions.complement[i]};
     }
     check(masked[i], pass, token_id, confidence);
     token_ids_[i] = static_cast<std::int32_t>(token_id);

@@ -1,6 +1,5 @@
 #include "unmask_loop.hpp"
 
-#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <vector>

@@ -22,6 +22,9 @@ def adapter_for(config: Mapping[str, Any]) -> Adapter:
     """
     model_type = config.get("model_type")
     architectures = config.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise CheckpointError(f"config.json: architectures is {architectures!r}; expected a list")
+    architectures = [str(name) for name in architectures]
     fitting = [adapter for adapter in ADAPTERS if model_type in adapter.model_types]
     for adapter in fitting:
         if set(architectures) & set(adapter.architectures):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -87,7 +88,8 @@ def integer(config: Config, key: str, default: int | None = None) -> int:
 def number(config: Config, key: str, default: float) -> float:
     """Read a positive number."""
     value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not usable or not 0 < value < math.inf:
         raise CheckpointError(f"config.json: {key} is {value!r}; expected a positive number")
     return float(value)
 
@@ -117,7 +119,8 @@ def eos_token_ids(config: Config, vocab_size: int) -> tuple[int, ...]:
     value = config.get("eos_token_id")
     ids = value if isinstance(value, list) else [] if value is None else [value]
     for item in ids:
-        token_id({"eos_token_id": item}, "eos_token_id", vocab_size)
+        if token_id({"eos_token_id": item}, "eos_token_id", vocab_size) is None:
+            raise CheckpointError(f"config.json: eos_token_id is {value!r}; expected ids")
     return tuple(ids)
 
 

@@ -35,6 +35,7 @@ class LLaDA(Adapter):
                 "rope": (True,),
                 "rope_full_precision": (True,),
                 "rope_scaling": (None,),
+                "clip_qkv": (None,),
                 "alibi": (False,),
                 "attention_layer_norm": (False,),
                 "bias_for_layer_norm": (False, None),

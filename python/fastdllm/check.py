@@ -32,7 +32,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     path = folder / "fastdllm.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise PackageError(f"{path}: not readable as JSON: {problem}") from None
     if not isinstance(content, dict):
         raise PackageError(f"{path}: expected a JSON object")
@@ -76,7 +76,12 @@ def check_package(
         passed=True,
         detail=f"format {info.format_version}, {info.family}, {info.precision}, opset {info.opset}",
     )
-    sound = True
+    unlisted = sorted({f.name for f in folder.iterdir()} - set(files) - {"fastdllm.json"})
+    sound = not unlisted
+    if unlisted:
+        yield CheckResult(
+            name="files", passed=False, detail=f"not listed in fastdllm.json: {', '.join(unlisted)}"
+        )
     for name, entry in files.items():
         result = _check_digest(folder / name, str(entry["sha256"]), progress)
         sound = sound and result.passed

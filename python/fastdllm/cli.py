@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fastdllm._core import Error, GenerationConfig
 from fastdllm.version import __version__
@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command is None:
             parser.error("a command is needed: export, generate, info, check or bench")
         code: int = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return 130
@@ -34,8 +35,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (Error, ImportError, OSError) as problem:
-        print(f"fastdllm: error: {problem}", file=sys.stderr)
-        return 1
+        return _fail(str(problem))
+    except Exception as problem:  # ours to mend, but still one line and not a traceback
+        return _fail(f"{type(problem).__name__}: {problem}")
+
+
+def _fail(message: str) -> int:
+    if sys.stderr is not None:
+        print(f"fastdllm: error: {message}", file=sys.stderr)
+    return 1
+
+
+def _integer(text: str) -> int:
+    """Parse an integer that C++ can take, for argparse."""
+    value = int(text)
+    if not -(2**63) <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is out of range")
+    return value
+
+
+def _threads(text: str) -> int:
+    value = _integer(text)
+    if not 0 <= value <= 256:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; expected 0 to 256")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,10 +98,10 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = _package_command(commands, "bench", "compare naive, prefix, dual, dual + threshold")
     bench.add_argument("--prompt", help="the question; default: 16 token ids")
-    bench.add_argument("--max-new-tokens", type=int, default=64)
-    bench.add_argument("--block-length", type=int, default=32)
+    bench.add_argument("--max-new-tokens", type=_integer, default=64)
+    bench.add_argument("--block-length", type=_integer, default=32)
     bench.add_argument("--threshold", type=float, default=0.9)
-    bench.add_argument("--repeat", type=int, default=3)
+    bench.add_argument("--repeat", type=_integer, default=3)
     bench.set_defaults(run=_bench)
     return parser
 
@@ -88,16 +111,16 @@ def _package_command(
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text)
     command.add_argument("package", type=Path)
-    command.add_argument("--threads", type=int, default=0, help="in one pass; 0 = automatic")
+    command.add_argument("--threads", type=_threads, default=0, help="in one pass; 0 = automatic")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     return command
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
     """Add an option per field of GenerationConfig, with its name and default."""
-    command.add_argument("--max-new-tokens", type=int, default=128)
-    command.add_argument("--block-length", type=int, default=32)
-    command.add_argument("--steps", type=int, help="passes over the whole generation")
+    command.add_argument("--max-new-tokens", type=_integer, default=128)
+    command.add_argument("--block-length", type=_integer, default=32)
+    command.add_argument("--steps", type=_integer, help="passes over the whole generation")
     command.add_argument(
         "--threshold", type=float, help="default 0.9 unless --steps or --factor is given"
     )
@@ -150,8 +173,20 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
 def _read_prompt(text: str) -> str:
-    return sys.stdin.read().rstrip("\n") if text == "-" else text
+    if text == "-":
+        if sys.stdin is None:
+            raise Error("the prompt is to be read from standard input, which is closed")
+        text = sys.stdin.read().rstrip("\n")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Error("the prompt is not valid UTF-8") from None
+    return text
 
 
 def _generate(options: argparse.Namespace) -> int:
@@ -160,7 +195,7 @@ def _generate(options: argparse.Namespace) -> int:
     config = _config(options)
     llm = LLM(options.package, threads=options.threads)
     prompt = _read_prompt(options.prompt)
-    if not options.json and (options.stream or sys.stdout.isatty()):
+    if not options.json and (options.stream or _is_terminal(sys.stdout)):
         for piece in llm.stream(prompt, config, raw=options.raw):
             print(piece, end="", flush=True)
         print()
@@ -245,11 +280,11 @@ def _bench(options: argparse.Namespace) -> int:
     )
     results = []
     for mode in modes:
-        if sys.stderr.isatty():
+        if _is_terminal(sys.stderr):
             print(f"\rmeasuring {mode.name:30}", end="", file=sys.stderr, flush=True)
         measure(engine, prompts[:1], mode)  # warm up
         results.append(measure(engine, prompts, mode, repeat=options.repeat))
-    if sys.stderr.isatty():
+    if _is_terminal(sys.stderr):
         print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
     naive = results[0].tokens_per_second
     if options.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def load_golden(folder: Path) -> dict[str, Any]:
 
 def package_forward(package_dir: str | Path, *, threads: int = 2) -> Forward:
     """Run a package's graph by the onnxruntime module, as the reference's forward function."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     info = read_package(str(package_dir))

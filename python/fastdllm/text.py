@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ class ChatTemplate:
     """A chat template in Jinja, run in a sandbox: it comes with a model from anywhere."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         environment.globals["raise_exception"] = _raise
+        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         self._special_tokens = dict(special_tokens)
         try:
             self._template = environment.from_string(source)
@@ -88,7 +92,7 @@ def _read_named(folder: Path, entry: dict[str, Any], key: str) -> tuple[Path, st
     if not isinstance(name, str) or not name or Path(name).name != name:
         raise PackageError(f"fastdllm.json.tokenizer.{key} is {name!r}; expected a file name")
     try:
-        return folder / name, (folder / name).read_text(encoding="utf-8")
+        return folder / name, (folder / name).read_bytes().decode("utf-8")
     except (OSError, ValueError) as problem:
         raise PackageError(f"{folder / name}: not readable as text: {problem}") from None
 
@@ -134,8 +138,12 @@ class TextStream:
         text = self._codec.decode(self._ids)
         if not final:
             text = text.rstrip("\ufffd")
-        if not text.startswith(self._text):  # a decoder that rewrites its end: wait for the rest
-            return ""
+        if not text.startswith(self._text):  # a decoder that rewrites its end
+            if not final:
+                return ""
+            pairs = zip(text, self._text, strict=False)
+            same = next((i for i, (a, b) in enumerate(pairs) if a != b), len(self._text))
+            self._text = text[:same]  # what was shown cannot be taken back; the rest is not lost
         piece = text[len(self._text) :]
         self._text = text
         return piece

@@ -101,7 +101,7 @@ TEST_F(Package, NamesAMissingKey) {
 TEST_F(Package, NamesAWrongTypeOrRange) {
   metadata_["model"]["vocab_size"] = "many";
   expect_refusal(
-      "fastdllm.json.model.vocab_size is \"many\"; expected an integer in [2, 2147483647]");
+      "fastdllm.json.model.vocab_size is \"many\"; expected an integer in [3, 2147483647]");
   metadata_["model"]["vocab_size"] = 16;
   metadata_["model"]["mask_token_id"] = 16;
   expect_refusal("mask_token_id is 16; expected an integer in [0, 15]");

@@ -28,7 +28,7 @@ ScriptedSession::ScriptedSession(const PackageInfo& package) : num_layers_(packa
                  {"logit_indices", int64, {-1, -1}},
                  {"present_length", int64, {1}}};
   output_specs = {{"token_ids", int64, {-1, -1}},
-                  {"confidence", float32, {-1, -1}},
+                  {"complement", float32, {-1, -1}},
                   {"logits", float32, {-1, -1, package.vocab_size}}};
   for (std::int64_t i = 0; i < num_layers_; ++i) {
     for (const char* part : {".key", ".value"}) {
@@ -92,7 +92,8 @@ void ScriptedSession::run() {
     } else {
       const Answer answer = script(number, position);
       static_cast<std::int64_t*>(output("token_ids").value().data)[i] = answer.token_id;
-      static_cast<float*>(output("confidence").value().data)[i] = answer.confidence;
+      static_cast<float*>(output("complement").value().data)[i] =
+          static_cast<float>(1.0 - answer.confidence);
     }
   }
   passes.push_back(std::move(pass));

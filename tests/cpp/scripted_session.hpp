@@ -34,7 +34,7 @@ inline constexpr std::int64_t vocab_size = 16;
 
 struct Answer {
   std::int64_t token_id = 3;
-  float confidence = 0.5F;
+  double confidence = 0.5;
 };
 
 /// What one run was asked.

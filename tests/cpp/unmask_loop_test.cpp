@@ -50,6 +50,18 @@ TEST(UnmaskLoop, CommitsOneTokenPerPassMostConfidentFirst) {
   EXPECT_EQ(s.session->passes[1].wanted, (Rows{3}));
 }
 
+TEST(UnmaskLoop, NearCertaintyThePositionsAreStillRanked) {
+  Scripted s = scripted_engine([](std::int64_t, std::int64_t position) {
+    return Answer{.confidence = 1.0 - 1e-9 * static_cast<double>(8 - position)};
+  });
+  Ids order;
+  static_cast<void>(s.engine.generate({}, {.max_new_tokens = 4}, [&](const CommitEvent& event) {
+    order.push_back(event.positions[0]);
+    return true;
+  }));
+  EXPECT_EQ(order, (Ids{3, 2, 1, 0}));
+}
+
 TEST(UnmaskLoop, ABlockFinishedByItsRefreshCostsNoFurtherPass) {
   Scripted s = scripted_engine([](auto, auto) { return Answer{.confidence = 0.95F}; });
   const auto result =

@@ -160,6 +160,7 @@ def test_a_missing_mask_id_is_looked_up_in_the_tokenizer(tmp_path: Path) -> None
     ("name", "content", "words"),
     [
         ("tokenizer.json", "{", "not a usable tokenizer"),
+        ("tokenizer.json", "\udcff", "not readable as text"),
         ("tokenizer.json", '{"model": {"type": "Unheard"}}', "not a usable tokenizer"),
         ("chat_template.jinja", "{% for %}", "does not parse"),
         ("chat_template.jinja", "{{ ''.__class__.__mro__[1].__subclasses__() }}", "does not take"),
@@ -170,7 +171,7 @@ def test_hostile_or_broken_text_files_are_refused(
 ) -> None:
     folder = write_checkpoint(tmp_path / "checkpoint")
     write_tokenizer(folder)
-    (folder / name).write_text(content)
+    (folder / name).write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(CheckpointError, match=words):
         export_package(folder, tmp_path / "package")
     assert not (tmp_path / "package").exists()
@@ -199,6 +200,10 @@ def test_a_tokenizer_with_ids_beyond_the_vocabulary_is_refused(tmp_path: Path) -
         ({"attention_layer_norm": True}, "attention_layer_norm is True"),
         ({"n_heads": 5}, "do not divide evenly"),
         ({"n_layers": 0}, "n_layers is 0; expected a positive integer"),
+        ({"eos_token_id": [62, None]}, r"eos_token_id is \[62, None\]; expected ids"),
+        ({"architectures": 5}, "architectures is 5; expected a list"),
+        ({"rope_theta": math.inf}, "rope_theta is inf; expected a positive number"),
+        ({"clip_qkv": 0.1}, "clip_qkv is 0.1"),
         ({"mask_token_id": 64}, r"mask_token_id is 64; expected an id in \[0, 64\)"),
         ({"eos_token_id": 63}, "mask_token_id is an end-of-text id too"),
         ({"max_sequence_length": None}, "max_sequence_length is None"),
@@ -218,13 +223,29 @@ def test_configs_that_the_graph_does_not_implement_are_refused_by_key(
 
 def test_missing_and_misshapen_tensors_are_listed_together(tmp_path: Path) -> None:
     tensors = random_tensors(SMALL)
-    del tensors["model.transformer.ln_f.weight"]
-    tensors["model.transformer.wte.weight"] = torch.zeros(64, 31)
-    folder = write_checkpoint(tmp_path / "checkpoint", tensors=tensors)
-    with pytest.raises(CheckpointError) as caught:
+    del tensors["model.transformer.ln_f.weight"], tensors["model.transformer.wte.weight"]
+    folder = write_checkpoint(tmp_path / "missing", tensors=tensors)
+    with pytest.raises(CheckpointError, match="2 tensors are missing") as caught:
         export_package(folder, tmp_path / "package")
-    assert "ln_f.weight: missing, expected [32]" in str(caught.value)
+    assert "transformer.ln_f.weight" in str(caught.value)
+    assert "transformer.wte.weight" in str(caught.value)
+
+    tensors = random_tensors(SMALL)
+    tensors["model.transformer.ln_f.weight"] = torch.ones(33)
+    tensors["model.transformer.wte.weight"] = torch.zeros(64, 31)
+    folder = write_checkpoint(tmp_path / "misshapen", tensors=tensors)
+    with pytest.raises(CheckpointError, match="2 tensors do not fit") as caught:
+        export_package(folder, tmp_path / "package")
+    assert "ln_f.weight: is [33], expected [32]" in str(caught.value)
     assert "wte.weight: is [64, 31], expected [64, 32]" in str(caught.value)
+
+
+def test_absurd_sizes_are_refused_before_anything_is_built(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(small, folder)
+    (folder / "config.json").write_text(json.dumps(SMALL | {"n_layers": 100000}))
+    with pytest.raises(CheckpointError, match="tensors are missing"):
+        export_package(folder, tmp_path / "package")
 
 
 def test_truncated_weights_are_refused(small: Path, tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ std::string load_onnxruntime(const std::string& library) {
   const std::lock_guard lock(mutex);
   if (!version.empty()) return version;
 
+  // ONNX Runtime's own telemetry is on by default; nobody who embeds this asked for it.
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);
   const OrtApiBase& base = api_base(open_first(candidates(library)));
   const OrtApi* api = base.GetApi(ORT_API_VERSION);
   if (api == nullptr) {

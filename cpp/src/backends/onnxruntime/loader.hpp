@@ -8,6 +8,7 @@ namespace fastdllm {
 /// Initialises the Ort:: API once per process and returns the library's version. Tries `library`,
 /// else the environment variable FASTDLLM_ONNXRUNTIME, else the loader's own search. Later calls
 /// return the first result: a process holds one ONNX Runtime.
+/// Sets ORT_DISABLE_TELEMETRY=1 in the process unless the variable is set already.
 /// Errors: Error{backend} listing what was tried, or naming a library that is too old.
 std::string load_onnxruntime(const std::string& library);
 

@@ -30,6 +30,11 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), (x.shape[-1],), None, self.eps).to(x.dtype) * self.weight
 
 
+def take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Gather rows i64 [B,N] of x [B,T,size]."""
+    return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
+
+
 def rope_frequencies(spec: ModelSpec) -> Tensor:
     """Return the rotation's angle per position, f32 [D/2]."""
     exponents = torch.arange(0, spec.head_dim, 2, dtype=torch.float32) / spec.head_dim
@@ -102,20 +107,41 @@ class Layer(nn.Module):
         return x.view(*x.shape[:-1], count, self.spec.head_dim).transpose(1, 2)
 
     def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor, past: tuple[Tensor, Tensor]
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        mask: Tensor,
+        past: tuple[Tensor, Tensor],
+        wanted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Map x [B,T,hidden] to the same; also return all K and V rows [B,H,S,D]."""
+        """Map x [B,T,hidden] to the same; also return all K and V rows [B,H,S,D].
+
+        wanted: i64 [B,N], the rows whose output is asked for. Every row gives K and V; the others
+        stop there (the last layer: nothing but the head reads its output).
+        """
         spec = self.spec
         a = self.attention_norm(x)
-        q = self._heads(self.query(a), spec.num_heads)
         k = self._heads(self.key(a), spec.num_kv_heads)
+        v = self._heads(self.value(a), spec.num_kv_heads)
+        cos, sin = rotation
+        q_rotation = rotation
+        if wanted is not None:
+            x, a = take_rows(x, wanted), take_rows(a, wanted)
+            q_rotation = (
+                take_rows(cos[:, 0], wanted)[:, None],
+                take_rows(sin[:, 0], wanted)[:, None],
+            )
+        q = self._heads(self.query(a), spec.num_heads)
         if spec.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
-        q, k = rotate(q, *rotation), rotate(k, *rotation)
-        v = self._heads(self.value(a), spec.num_kv_heads)
+        q, k = rotate(q, *q_rotation), rotate(k, *rotation)
         k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
         attended = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, enable_gqa=spec.num_heads != spec.num_kv_heads
+            q,
+            k,
+            v,
+            attn_mask=mask.expand(-1, -1, q.shape[2], -1),
+            enable_gqa=spec.num_heads != spec.num_kv_heads,
         )
         x = x + self.output(attended.transpose(1, 2).flatten(2))
         return x + self.mlp(self.mlp_norm(x)), k, v
@@ -155,13 +181,13 @@ class Transformer(nn.Module):
             x = x * self.spec.embedding_scale
         angles = position_ids.float()[:, None, :, None] * self.inverse_frequencies
         rotation = (angles.cos(), angles.sin())
-        mask = attention_mask.expand(-1, -1, input_ids.shape[1], -1)
         present: list[Tensor] = []
-        for layer, cached in zip(self.layers, past, strict=True):
-            x, k, v = layer(x, rotation, mask, cached)
+        last = self.spec.num_layers - 1
+        for index, (layer, cached) in enumerate(zip(self.layers, past, strict=True)):
+            wanted = logit_indices if index == last else None
+            x, k, v = layer(x, rotation, attention_mask, cached, wanted)
             present += [k, v]
-        rows = logit_indices[..., None].expand(-1, -1, x.shape[-1])
-        logits = self.head(self.final_norm(x.gather(1, rows))).float()
+        logits = self.head(self.final_norm(x)).float()
         if self.spec.logits_scale != 1.0:
             logits = logits * self.spec.logits_scale
         return [*self._candidates(logits), logits, *present]

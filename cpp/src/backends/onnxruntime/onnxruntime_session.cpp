@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../../concat.hpp"
+#include "denormals.hpp"
 #include "fastdllm/error.hpp"
 #include "loader.hpp"
 
@@ -71,6 +72,7 @@ Ort::SessionOptions options_of(const SessionOptions& options) {
   Ort::SessionOptions ort;
   ort.SetIntraOpNumThreads(options.threads);
   ort.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
+  ort.AddConfigEntry("session.set_denormal_as_zero", "1");  // in the threads of the pool
   ort.DisableMemPattern();  // the rows of a pass vary; patterns would pile up per shape
   return ort;
 }
@@ -114,6 +116,7 @@ class OnnxRuntimeSession final : public Session {
   void run() override {
     try {
       if (outputs_stale_) rebind_outputs();
+      const DenormalsAsZero denormals;  // the calling thread computes its share of a run
       session_.Run(run_options_, binding_);
     } catch (const Ort::Exception& problem) {
       throw Error(ErrorCode::backend, concat("ONNX Runtime failed in a pass: ", problem.what()));
@@ -158,6 +161,7 @@ class OnnxRuntimeSession final : public Session {
 std::unique_ptr<Session> open_onnxruntime_session(const std::filesystem::path& graph,
                                                   const SessionOptions& options) {
   std::string version = load_onnxruntime(options.onnxruntime_library);
+  const DenormalsAsZero denormals;  // restores what opening a session does to this thread
   try {
     return std::make_unique<OnnxRuntimeSession>(graph, options, std::move(version));
   } catch (const Ort::Exception& problem) {

@@ -41,9 +41,15 @@ def rope_frequencies(spec: ModelSpec) -> Tensor:
     return 1.0 / spec.rope_theta**exponents
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate pairs (j, j + D/2) of x [B,H,T,D] in f32; cos, sin [B,1,T,D/2]."""
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, opset: int) -> Tensor:
+    """Rotate pairs (j, j + D/2) of x [B,H,T,D] in f32; cos, sin [B,T,D/2].
+
+    One operator where the opset has it.
+    """
+    if opset >= 23:
+        return torch.onnx.ops.rotary_embedding(x.float(), cos, sin).to(x.dtype)
     first, second = x.float().chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     return turned.to(x.dtype)
 
@@ -87,9 +93,10 @@ class Experts(nn.Module):
 class Layer(nn.Module):
     """Attention over cached and fresh rows, then the MLP."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, opset: int) -> None:
         super().__init__()
         self.spec = spec
+        self.opset = opset
         hidden, head_dim = spec.hidden_size, spec.head_dim
         kv_size = spec.num_kv_heads * head_dim
         self.attention_norm = RMSNorm(hidden, spec.norm_eps)
@@ -127,14 +134,12 @@ class Layer(nn.Module):
         q_rotation = rotation
         if wanted is not None:
             x, a = take_rows(x, wanted), take_rows(a, wanted)
-            q_rotation = (
-                take_rows(cos[:, 0], wanted)[:, None],
-                take_rows(sin[:, 0], wanted)[:, None],
-            )
+            q_rotation = (take_rows(cos, wanted), take_rows(sin, wanted))
         q = self._heads(self.query(a), spec.num_heads)
         if spec.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
-        q, k = rotate(q, *q_rotation), rotate(k, *rotation)
+        q = rotate(q, *q_rotation, opset=self.opset)
+        k = rotate(k, *rotation, opset=self.opset)
         k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
         attended = F.scaled_dot_product_attention(
             q,
@@ -148,15 +153,18 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The whole graph. Its K and V outputs hold all S rows; the ONNX graph cuts them to C."""
+    """The whole graph. Its K and V outputs hold all S rows; the ONNX graph cuts them to C.
+
+    opset: of the export, which decides between operators that compute the same.
+    """
 
     inverse_frequencies: Tensor
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, opset: int) -> None:
         super().__init__()
         self.spec = spec
         self.embedding = nn.Embedding(spec.vocab_size, spec.hidden_size)
-        self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.num_layers))
+        self.layers = nn.ModuleList(Layer(spec, opset) for _ in range(spec.num_layers))
         self.final_norm = RMSNorm(spec.hidden_size, spec.norm_eps)
         self.head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
         if spec.tied_embeddings:
@@ -179,7 +187,7 @@ class Transformer(nn.Module):
         x = self.embedding(input_ids)
         if self.spec.embedding_scale != 1.0:
             x = x * self.spec.embedding_scale
-        angles = position_ids.float()[:, None, :, None] * self.inverse_frequencies
+        angles = position_ids.float()[..., None] * self.inverse_frequencies
         rotation = (angles.cos(), angles.sin())
         present: list[Tensor] = []
         last = self.spec.num_layers - 1

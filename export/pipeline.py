@@ -83,7 +83,7 @@ def export_package(
         name for value in names.values() for name in ([value] if isinstance(value, str) else value)
     )
     with torch.device("meta"):  # sizes alone: nothing is allocated before the shapes are right
-        model = Transformer(spec).eval().requires_grad_(False)
+        model = Transformer(spec, opset).eval().requires_grad_(False)
     checkpoint.require(expected_shapes(model, names))
     shown = sys.stderr.isatty() if progress is None else progress
     bar = _Progress(len(names) + len(CASES) + 5, shown)

@@ -117,11 +117,6 @@ class Model(nn.Module):
             for name, parameter in self.named_parameters()
         }
 
-    def load_checkpoint_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take weights under LLaDA's names."""
-        prefix = "model.transformer."
-        self.load_state_dict({name.removeprefix(prefix): t.float() for name, t in tensors.items()})
-
 
 @torch.inference_mode()
 def decode(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -59,20 +60,20 @@ class ModelSpec:
     min_prompt_length: int = 0
 
 
-class Adapter:
+class Adapter(ABC):
     """Answers for one model family. Subclasses are small: facts, names, nothing else."""
 
     family: ClassVar[str]
     model_types: ClassVar[Sequence[str]]
     architectures: ClassVar[Sequence[str]]
 
+    @abstractmethod
     def spec(self, config: Config) -> ModelSpec:
         """Read the family's config.json. Errors: CheckpointError naming the key."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tensor_names(self, spec: ModelSpec) -> TensorNames:
         """Map the graph's parameter names to the checkpoint's tensor names."""
-        raise NotImplementedError
 
 
 def integer(config: Config, key: str, default: int | None = None) -> int:

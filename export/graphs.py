@@ -215,8 +215,9 @@ class Transformer(nn.Module):
         second_value = torch.where(first | is_mask[..., 1], values[..., 2], values[..., 1])
         shifted = logits - values[..., :1]
         powers = shifted.exp()
-        rest = powers.scatter(-1, ids[..., :1], 0.0).sum(dim=-1)
-        total = 1.0 + rest
+        top = ids[..., :1]
+        rest = powers.scatter(-1, top, 0.0).sum(dim=-1)
+        total = powers.gather(-1, top)[..., 0] + rest  # 1 + rest, or NaN for an infinite logit
         confidence = (best_value - values[..., 0]).exp() / total
         second_confidence = (second_value - values[..., 0]).exp() / total
         entropy = total.log() - (powers * shifted).sum(dim=-1) / total

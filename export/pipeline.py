@@ -64,9 +64,10 @@ def export_package(
 ) -> Path:
     """Export a Hugging Face checkpoint folder into a package folder and return its path.
 
-    precision: of weights and arithmetic, see PACKAGE.md. opset: 23 (Attention and
-    RMSNormalization as single operators) or 20 (decomposed, for older TensorRT). overwrite: replace
-    a package that is there, at the very end. progress: a bar on stderr; None = on a terminal.
+    precision: of weights and arithmetic, see PACKAGE.md. opset: 23 (Attention,
+    RMSNormalization and RotaryEmbedding as single operators) or 20 (decomposed, for older
+    TensorRT). overwrite: replace a package that is there, at the very end. progress: a bar on
+    stderr; None = on a terminal.
 
     The graph is compared with torch before anything is put in place. Errors: ExportError and its
     kinds CheckpointError and ValidationError; package_dir is then as it was.
@@ -133,7 +134,10 @@ def load_weights(
     precision: Precision,
     bar: _Progress,
 ) -> None:
-    """Fill the module, tensor by tensor, rounded to the package's weights."""
+    """Fill the module, tensor by tensor, rounded to the package's weights.
+
+    Errors: CheckpointError for a tensor that cannot be read or holds NaN or infinity.
+    """
     weights: dict[str, torch.Tensor] = {}
     for ours, theirs in names.items():
         if isinstance(theirs, str):

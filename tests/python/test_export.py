@@ -26,6 +26,8 @@ from fastdllm.export import (
     pipeline,
     validate,
 )
+from fastdllm.export.adapters.llada import LLaDA
+from fastdllm.export.graphs import Transformer
 
 from conftest import GOLDEN
 from export_fixtures import SMALL, plain_logits, random_tensors, write_checkpoint
@@ -60,6 +62,19 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def small_package(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_package(small, tmp_path_factory.mktemp("package") / "small")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("token", [5, SMALL["mask_token_id"]])
+def test_a_logit_that_is_no_number_leaves_no_confidence(token: int, bad: float) -> None:
+    model = Transformer(LLaDA().spec(SMALL), 23)
+    logits = torch.zeros(1, 2, SMALL["vocab_size"])
+    logits[0, 0, token] = bad
+
+    _, confidence, complement, *_ = model._candidates(logits)
+
+    for answer in (confidence, complement):
+        assert answer.isnan().tolist() == [[True, False]]
 
 
 def test_opset_20_computes_the_same(small: Path, small_package: Path, tmp_path: Path) -> None:

@@ -36,35 +36,43 @@ def take_rows(x: Tensor, rows: Tensor) -> Tensor:
 
 
 def rope_frequencies(spec: ModelSpec) -> Tensor:
-    """Return the rotation's angle per position, f32 [D/2]."""
-    exponents = torch.arange(0, spec.head_dim, 2, dtype=torch.float32) / spec.head_dim
-    return 1.0 / spec.rope_theta**exponents
+    """Return the rotation's angle per position, f32 [R/2]; R dimensions of a head are rotated."""
+    rotated = spec.rotary_dim or spec.head_dim
+    exponents = torch.arange(0, rotated, 2, dtype=torch.float32) / rotated
+    return 1.0 / (spec.rope_theta**exponents * spec.rope_scaling)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, opset: int) -> Tensor:
-    """Rotate pairs (j, j + D/2) of x [B,H,T,D] in f32; cos, sin [B,T,D/2].
+    """Rotate pairs (j, j + R/2), j < R/2, of x [B,H,T,D] in f32; cos, sin [B,T,R/2], R <= D.
 
     One operator where the opset has it.
     """
+    rotated = 2 * cos.shape[-1]
     if opset >= 23:
-        return torch.onnx.ops.rotary_embedding(x.float(), cos, sin).to(x.dtype)
-    first, second = x.float().chunk(2, dim=-1)
+        partial = rotated if rotated < x.shape[-1] else 0
+        turned: Tensor = torch.onnx.ops.rotary_embedding(
+            x.float(), cos, sin, rotary_embedding_dim=partial, num_heads=x.shape[1]
+        )
+        return turned.to(x.dtype)
+    first, second, rest = x.float().split(
+        (rotated // 2, rotated // 2, x.shape[-1] - rotated), dim=-1
+    )
     cos, sin = cos[:, None], sin[:, None]
-    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-    return turned.to(x.dtype)
+    parts = [first * cos - second * sin, second * cos + first * sin]
+    return torch.cat(parts if rotated == x.shape[-1] else [*parts, rest], dim=-1).to(x.dtype)
 
 
 class SwiGlu(nn.Module):
-    """The dense MLP."""
+    """A dense MLP, or one expert."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, hidden: int, size: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(spec.hidden_size, spec.mlp_size, bias=False)
-        self.up = nn.Linear(spec.hidden_size, spec.mlp_size, bias=False)
-        self.down = nn.Linear(spec.mlp_size, spec.hidden_size, bias=False)
+        self.gate = nn.Linear(hidden, size, bias=False)
+        self.up = nn.Linear(hidden, size, bias=False)
+        self.down = nn.Linear(size, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x [B,T,hidden] to the same."""
+        """Map x [...,hidden] to the same."""
         y: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
         return y
 
@@ -74,26 +82,49 @@ class Experts(nn.Module):
 
     def __init__(self, hidden: int, moe: MoeSpec) -> None:
         super().__init__()
-        self.chosen = moe.experts_per_token
+        self.moe = moe
         self.router = nn.Linear(hidden, moe.num_experts, bias=False)
-        self.gate = nn.Parameter(torch.empty(moe.num_experts, moe.expert_size, hidden))
-        self.up = nn.Parameter(torch.empty(moe.num_experts, moe.expert_size, hidden))
-        self.down = nn.Parameter(torch.empty(moe.num_experts, hidden, moe.expert_size))
+        self.experts = nn.ModuleList(
+            SwiGlu(hidden, moe.expert_size) for _ in range(moe.num_experts)
+        )
+        if moe.expert_bias:
+            self.expert_bias = nn.Parameter(torch.zeros(moe.num_experts))
+        if moe.shared_size:
+            self.shared = SwiGlu(hidden, moe.shared_size)
+
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose experts for x [...,hidden]: f32 weights and i64 expert ids [...,chosen]."""
+        moe = self.moe
+        logits = F.linear(x.float(), self.router.weight.float())
+        scores = logits.softmax(dim=-1) if moe.score == "softmax" else logits.sigmoid()
+        ranking = scores + self.expert_bias.float() if moe.expert_bias else scores
+        if moe.num_groups > 1:
+            grouped = ranking.unflatten(-1, (moe.num_groups, -1))
+            of_group = grouped.topk(2, dim=-1).values.sum(dim=-1)
+            best = of_group.topk(moe.groups_per_token, dim=-1).indices
+            eligible = torch.zeros_like(of_group).scatter(-1, best, 1.0) > 0
+            ranking = grouped.masked_fill(~eligible[..., None], -torch.inf).flatten(-2)
+        chosen = ranking.topk(moe.experts_per_token, dim=-1).indices
+        weights = scores.gather(-1, chosen)
+        if moe.renormalize:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return weights * moe.scale, chosen
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [B,T,hidden] to the same."""
-        probabilities = self.router(x).float().softmax(dim=-1)
-        best, experts = probabilities.topk(self.chosen, dim=-1)
-        weights = torch.zeros_like(probabilities).scatter(-1, experts, best).to(x.dtype)
-        rows = x[:, None]  # [B,1,T,hidden] against [E,hidden,size]
-        inner = F.silu(rows @ self.gate.mT) * (rows @ self.up.mT)
-        return ((inner @ self.down.mT) * weights.mT[..., None]).sum(dim=1)
+        best, chosen = self.route(x)
+        shape = (*x.shape[:-1], self.moe.num_experts)
+        weights = torch.zeros(shape, dtype=best.dtype).scatter(-1, chosen, best).to(x.dtype)
+        y = sum(expert(x) * weights[..., e : e + 1] for e, expert in enumerate(self.experts))
+        if self.moe.shared_size:
+            y = y + self.shared(x)
+        return torch.as_tensor(y)
 
 
 class Layer(nn.Module):
     """Attention over cached and fresh rows, then the MLP."""
 
-    def __init__(self, spec: ModelSpec, opset: int) -> None:
+    def __init__(self, spec: ModelSpec, opset: int, index: int) -> None:
         super().__init__()
         self.spec = spec
         self.opset = opset
@@ -105,7 +136,12 @@ class Layer(nn.Module):
         self.value = nn.Linear(hidden, kv_size, bias=spec.qkv_bias)
         self.output = nn.Linear(spec.num_heads * head_dim, hidden, bias=False)
         self.mlp_norm = RMSNorm(hidden, spec.norm_eps)
-        self.mlp = SwiGlu(spec) if spec.moe is None else Experts(hidden, spec.moe)
+        dense = spec.moe is None or index < spec.moe.first_layer
+        self.mlp = (
+            SwiGlu(hidden, spec.mlp_size)
+            if dense or spec.moe is None
+            else Experts(hidden, spec.moe)
+        )
         if spec.qk_norm:
             self.query_norm = RMSNorm(head_dim, spec.norm_eps)
             self.key_norm = RMSNorm(head_dim, spec.norm_eps)
@@ -123,7 +159,7 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Map x [B,T,hidden] to the same; also return all K and V rows [B,H,S,D].
 
-        wanted: i64 [B,N], the rows whose output is asked for. Every row gives K and V; the others
+        mask: bool [B,1,T,S]. wanted: i64 [B,N], the rows whose output is asked for. Every row gives K and V; the others
         stop there (the last layer: nothing but the head reads its output).
         """
         spec = self.spec
@@ -135,6 +171,7 @@ class Layer(nn.Module):
         if wanted is not None:
             x, a = take_rows(x, wanted), take_rows(a, wanted)
             q_rotation = (take_rows(cos, wanted), take_rows(sin, wanted))
+            mask = take_rows(mask[:, 0], wanted)[:, None]
         q = self._heads(self.query(a), spec.num_heads)
         if spec.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
@@ -145,7 +182,7 @@ class Layer(nn.Module):
             q,
             k,
             v,
-            attn_mask=mask.expand(-1, -1, q.shape[2], -1),
+            attn_mask=mask,
             enable_gqa=spec.num_heads != spec.num_kv_heads,
         )
         x = x + self.output(attended.transpose(1, 2).flatten(2))
@@ -164,7 +201,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.spec = spec
         self.embedding = nn.Embedding(spec.vocab_size, spec.hidden_size)
-        self.layers = nn.ModuleList(Layer(spec, opset) for _ in range(spec.num_layers))
+        self.layers = nn.ModuleList(Layer(spec, opset, i) for i in range(spec.num_layers))
         self.final_norm = RMSNorm(spec.hidden_size, spec.norm_eps)
         self.head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
         if spec.tied_embeddings:
@@ -179,7 +216,7 @@ class Transformer(nn.Module):
         logit_indices: Tensor,
         past: list[tuple[Tensor, Tensor]],
     ) -> list[Tensor]:
-        """Run a pass: ids, positions [B,T], mask bool [B,1,1,S], indices [B,N], past [B,H,P,D].
+        """Run a pass: ids, positions [B,T], mask bool [B,1,T,S], indices [B,N], past [B,H,P,D].
 
         Returns token_ids, confidence, complement, second_confidence, entropy [B,N], logits f32
         [B,N,V], then key and value of every layer [B,H,S,D].

@@ -52,7 +52,7 @@ def example_inputs(
     return (
         torch.randint(spec.vocab_size, (batch, rows), generator=generator),
         positions,
-        torch.ones(batch, 1, 1, rows + cached, dtype=torch.bool),
+        torch.ones(batch, 1, rows, rows + cached, dtype=torch.bool),
         torch.randint(rows, (batch, wanted), generator=generator),
         past,
     )
@@ -68,7 +68,7 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
     shapes = {
         "input_ids": {0: free, 1: free},
         "position_ids": {0: free, 1: free},
-        "attention_mask": {0: free, 3: free},
+        "attention_mask": {0: free, 2: free, 3: free},
         "logit_indices": {0: free, 1: free},
         "past": [({0: free, 2: free}, {0: free, 2: free}) for _ in range(spec.num_layers)],
     }
@@ -98,6 +98,7 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
     if found != opset:
         raise ExportError(f"torch {torch.__version__} exported opset {found}; expected {opset}")
     cut_present(graph_model, spec)
+    widen_mask(graph_model)
     name_dimensions(graph_model, spec)
     strip_metadata(graph_model)
     return graph_model
@@ -128,13 +129,38 @@ def cut_present(model: ir.Model, spec: ModelSpec) -> None:
         graph.outputs[len(HEADS) + index] = node.outputs[0]
 
 
+def widen_mask(model: ir.Model) -> None:
+    """Let attention_mask have one row for all fed rows: it is expanded to T rows in the graph."""
+    graph = model.graph
+    ids, mask = graph.inputs[0], graph.inputs[2]
+    rows = ir.Node(
+        "", "Shape", [ids], attributes=[ir.AttrInt64("start", 1), ir.AttrInt64("end", 2)]
+    )
+    pair = ir.Node("", "Constant", [], attributes=[ir.AttrInt64s("value_ints", [1, 1])])
+    one = ir.Node("", "Constant", [], attributes=[ir.AttrInt64s("value_ints", [1])])
+    shape = ir.Node(
+        "",
+        "Concat",
+        [pair.outputs[0], rows.outputs[0], one.outputs[0]],
+        attributes=[ir.AttrInt64("axis", 0)],
+    )
+    wide = ir.Node("", "Expand", [mask, shape.outputs[0]])
+    wide.outputs[0].type = mask.type
+    ir.convenience.replace_all_uses_with(mask, wide.outputs[0])
+    wide.replace_input_with(0, mask)
+    graph.insert_before(graph[0], [rows, pair, one, shape, wide])
+    for name, node in (("rows", rows), ("pair", pair), ("one", one), ("shape", shape)):
+        node.name = node.outputs[0].name = f"attention_mask.{name}"
+    wide.name = wide.outputs[0].name = "attention_mask.wide"
+
+
 def name_dimensions(model: ir.Model, spec: ModelSpec) -> None:
     """Give inputs and outputs the dimension names of PACKAGE.md."""
     kv, dim = spec.num_kv_heads, spec.head_dim
     shapes: dict[str, list[int | str]] = {
         "input_ids": ["batch", "rows"],
         "position_ids": ["batch", "rows"],
-        "attention_mask": ["batch", 1, 1, "attended"],
+        "attention_mask": ["batch", 1, "mask_rows", "attended"],
         "logit_indices": ["batch", "wanted"],
         "present_length": [1],
         "logits": ["batch", "wanted", spec.vocab_size],

@@ -11,7 +11,14 @@ import torch
 from tqdm import tqdm
 
 from fastdllm._core import read_package
-from fastdllm.export.adapters import Adapter, ModelSpec, TensorNames, adapter_for
+from fastdllm.export.adapters import (
+    Adapter,
+    ModelSpec,
+    Rows,
+    TensorNames,
+    adapter_for,
+    source_name,
+)
 from fastdllm.export.checkpoint import Checkpoint
 from fastdllm.export.errors import ExportError
 from fastdllm.export.graphs import TOP, Transformer, rope_frequencies
@@ -80,9 +87,7 @@ def export_package(
     adapter = adapter_for(checkpoint.config)
     spec, text = read_facts(checkpoint, adapter)
     names = adapter.tensor_names(spec)
-    checkpoint.require_names(
-        name for value in names.values() for name in ([value] if isinstance(value, str) else value)
-    )
+    checkpoint.require_names(source_name(source) for source in names.values())
     with torch.device("meta"):  # sizes alone: nothing is allocated before the shapes are right
         model = Transformer(spec, opset).eval().requires_grad_(False)
     checkpoint.require(expected_shapes(model, names))
@@ -119,11 +124,12 @@ def expected_shapes(model: Transformer, names: TensorNames) -> dict[str, tuple[i
     """Return the shape that each of the checkpoint's tensors must have."""
     shapes: dict[str, tuple[int, ...]] = {}
     for ours, parameter in model.named_parameters():
-        theirs = names.get(ours, ())
-        if isinstance(theirs, str):
-            shapes[theirs] = tuple(parameter.shape)
-        else:
-            shapes |= dict.fromkeys(theirs, tuple(parameter.shape[1:]))
+        source = names.get(ours)
+        if isinstance(source, Rows):
+            rows = max(source.end, shapes.get(source.name, (0,))[0])
+            shapes[source.name] = (rows, *parameter.shape[1:])
+        elif source is not None:
+            shapes[source] = tuple(parameter.shape)
     return shapes
 
 
@@ -139,11 +145,10 @@ def load_weights(
     Errors: CheckpointError for a tensor that cannot be read or holds NaN or infinity.
     """
     weights: dict[str, torch.Tensor] = {}
-    for ours, theirs in names.items():
-        if isinstance(theirs, str):
-            tensor = checkpoint.tensor(theirs)
-        else:
-            tensor = torch.stack([checkpoint.tensor(name) for name in theirs])
+    for ours, source in names.items():
+        tensor = checkpoint.tensor(source_name(source))
+        if isinstance(source, Rows):
+            tensor = tensor[source.start : source.end]
         weights[ours] = tensor.to(precision.weight_dtype).to(precision.compute_dtype)
         bar.step()
     if model.spec.tied_embeddings:
@@ -201,7 +206,8 @@ def describe(
     keys = (
         *("num_layers", "num_heads", "num_kv_heads", "head_dim", "hidden_size", "vocab_size"),
         *("max_context_length", "mask_token_id", "eos_token_ids", "pad_token_id", "bos_token_id"),
-        *("attention", "logits_shift", "min_prompt_length"),
+        *("attention", "logits_shift", "block_length", "sub_block_length", "seed_token"),
+        *("threshold_inclusive", "confidence", "min_prompt_length"),
     )
     return {
         "format_version": FORMAT_VERSION,

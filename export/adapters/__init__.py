@@ -5,14 +5,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastdllm.export.adapters.base import Adapter, ModelSpec, MoeSpec, TensorNames
+from fastdllm.export.adapters.base import (
+    Adapter,
+    ModelSpec,
+    MoeSpec,
+    Rows,
+    TensorNames,
+    TensorSource,
+    source_name,
+)
+from fastdllm.export.adapters.dream import Dream
+from fastdllm.export.adapters.fast_dllm_v2 import FastDLLMv2
 from fastdllm.export.adapters.llada import LLaDA
+from fastdllm.export.adapters.llada2 import LLaDA2
 from fastdllm.export.adapters.llada_moe import LLaDAMoE
+from fastdllm.export.adapters.sdar import SDAR, SDARMoE
 from fastdllm.export.errors import CheckpointError
 
-ADAPTERS: tuple[Adapter, ...] = (LLaDA(), LLaDAMoE())
+ADAPTERS: tuple[Adapter, ...] = (
+    LLaDA(),
+    LLaDAMoE(),
+    Dream(),
+    FastDLLMv2(),
+    SDAR(),
+    SDARMoE(),
+    LLaDA2(),
+)
 
-__all__ = ["ADAPTERS", "Adapter", "ModelSpec", "MoeSpec", "TensorNames", "adapter_for"]
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "ModelSpec",
+    "MoeSpec",
+    "Rows",
+    "TensorNames",
+    "TensorSource",
+    "adapter_for",
+    "source_name",
+]
 
 
 def adapter_for(config: Mapping[str, Any]) -> Adapter:

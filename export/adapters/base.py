@@ -11,28 +11,57 @@ from typing import Any, ClassVar, Literal
 from fastdllm.export.errors import CheckpointError
 
 Config = Mapping[str, Any]
-# Graph parameter -> the checkpoint's tensor, or the tensors that are stacked into it.
-TensorNames = dict[str, str | tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows [start, end) of a checkpoint's matrix, where it fuses several of the graph's."""
+
+    name: str
+    start: int
+    end: int
+
+
+TensorSource = str | Rows
+TensorNames = dict[str, TensorSource]  # graph parameter -> where the checkpoint has it
+
+
+def source_name(source: TensorSource) -> str:
+    """Return the checkpoint's name of the tensor that a source reads."""
+    return source.name if isinstance(source, Rows) else source
 
 
 @dataclass(frozen=True, kw_only=True)
 class MoeSpec:
-    """A mixture-of-experts MLP in place of the dense one, in every layer.
+    """A mixture-of-experts MLP in place of the dense one, from layer `first_layer` on.
 
-    The router's softmax is over all experts in f32; the best `experts_per_token` are weighted by
-    it, not renormalized.
+    The router scores all experts in f32 by softmax or sigmoid. The best `experts_per_token` by
+    score (plus a bias per expert that takes part in the choice alone) are weighted by their scores,
+    renormalized or not, times `scale`. With groups, only the experts of the best
+    `groups_per_token` of `num_groups` groups are eligible, ranked by the sum of their two best.
+    A shared expert of `shared_size` is added unweighted; 0 = none.
     """
 
     num_experts: int
     experts_per_token: int
     expert_size: int
+    first_layer: int = 0
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    expert_bias: bool = False
+    num_groups: int = 1
+    groups_per_token: int = 1
+    renormalize: bool = False
+    scale: float = 1.0
+    shared_size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Everything the graph and the package need to know of a model.
 
-    Sizes count elements; ids are token ids; scales multiply.
+    Sizes count elements; ids are token ids; scales multiply. rotary_dim: leading dimensions of a
+    head that are rotated, None = all. rope_scaling: positions are divided by it. The last seven
+    are facts of decoding, see PACKAGE.md.
     """
 
     num_layers: int
@@ -52,11 +81,18 @@ class ModelSpec:
     qkv_bias: bool = False
     tied_embeddings: bool = False
     qk_norm: bool = False
+    rotary_dim: int | None = None
+    rope_scaling: float = 1.0
     moe: MoeSpec | None = None
     embedding_scale: float = 1.0
     logits_scale: float = 1.0
     attention: Literal["bidirectional", "block_causal"] = "bidirectional"
     logits_shift: int = 0
+    block_length: int | None = None
+    sub_block_length: int | None = None
+    seed_token: bool = False
+    threshold_inclusive: bool = True
+    confidence: Literal["raw", "processed"] = "raw"
     min_prompt_length: int = 0
 
 
@@ -135,6 +171,24 @@ def require(config: Config, allowed: Mapping[str, Sequence[object]]) -> None:
             )
 
 
+def rope_scaling(config: Config) -> float:
+    """Read what positions are divided by. Errors: CheckpointError naming another kind."""
+    scaling = config.get("rope_scaling")
+    if scaling is None:
+        return 1.0
+    if not isinstance(scaling, Mapping):
+        raise CheckpointError(f"config.json: rope_scaling is {scaling!r}; expected an object")
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "default":
+        return 1.0
+    if kind == "linear":
+        return number(scaling, "factor", 1.0)
+    raise CheckpointError(
+        f"config.json: rope_scaling is of kind {kind!r}; this exporter implements 'default' and "
+        "'linear'"
+    )
+
+
 def require_even_heads(hidden: int, heads: int, kv_heads: int) -> None:
     """Check that heads divide the hidden size and each other."""
     if hidden % heads or heads % kv_heads:
@@ -142,3 +196,52 @@ def require_even_heads(hidden: int, heads: int, kv_heads: int) -> None:
             f"config.json: hidden size {hidden}, {heads} heads and {kv_heads} K/V heads do not "
             "divide evenly"
         )
+
+
+def decoder_names(spec: ModelSpec, *, embedding: str = "embed_tokens") -> TensorNames:
+    """Name the tensors as most decoders on the Hub do: model.layers.{i}.self_attn.q_proj and so on.
+
+    Experts are mlp.experts.{e}, their router is mlp.gate, QK-norms are q_norm and k_norm.
+    """
+    names: TensorNames = {
+        "embedding.weight": f"model.{embedding}.weight",
+        "final_norm.weight": "model.norm.weight",
+    }
+    if not spec.tied_embeddings:
+        names["head.weight"] = "lm_head.weight"
+    parts = {
+        "attention_norm": "input_layernorm",
+        "query": "self_attn.q_proj",
+        "key": "self_attn.k_proj",
+        "value": "self_attn.v_proj",
+        "output": "self_attn.o_proj",
+        "mlp_norm": "post_attention_layernorm",
+    }
+    if spec.qk_norm:
+        parts |= {"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm"}
+    for layer in range(spec.num_layers):
+        ours, theirs = f"layers.{layer}", f"model.layers.{layer}"
+        for part, name in parts.items():
+            names[f"{ours}.{part}.weight"] = f"{theirs}.{name}.weight"
+        if spec.qkv_bias:
+            for part in ("query", "key", "value"):
+                names[f"{ours}.{part}.bias"] = f"{theirs}.{parts[part]}.bias"
+        names |= _mlp_names(spec, layer, f"{ours}.mlp", f"{theirs}.mlp")
+    return names
+
+
+def _mlp_names(spec: ModelSpec, layer: int, ours: str, theirs: str) -> TensorNames:
+    moe = spec.moe
+    blocks = {"": ""}
+    names: TensorNames = {}
+    if moe is not None and layer >= moe.first_layer:
+        names[f"{ours}.router.weight"] = f"{theirs}.gate.weight"
+        if moe.expert_bias:
+            names[f"{ours}.expert_bias"] = f"{theirs}.gate.expert_bias"
+        blocks = {f".experts.{expert}": f".experts.{expert}" for expert in range(moe.num_experts)}
+        if moe.shared_size:
+            blocks[".shared"] = ".shared_experts"
+    for block, name in blocks.items():
+        for part in ("gate", "up", "down"):
+            names[f"{ours}{block}.{part}.weight"] = f"{theirs}{name}.{part}_proj.weight"
+    return names

@@ -13,6 +13,7 @@ from fastdllm.export.adapters.base import (
     number,
     require,
     require_even_heads,
+    rope_scaling,
     token_id,
 )
 
@@ -34,7 +35,6 @@ class LLaDA(Adapter):
                 "layer_norm_type": ("rms",),
                 "rope": (True,),
                 "rope_full_precision": (True,),
-                "rope_scaling": (None,),
                 "clip_qkv": (None,),
                 "alibi": (False,),
                 "attention_layer_norm": (False,),
@@ -60,6 +60,7 @@ class LLaDA(Adapter):
             vocab_size=vocab_size,
             max_context_length=integer(config, "max_sequence_length"),
             rope_theta=number(config, "rope_theta", 10000.0),
+            rope_scaling=rope_scaling(config),
             norm_eps=number(config, "rms_norm_eps", 1e-5),
             mask_token_id=mask_token_id(config, vocab_size, "LLaDA-8B's is 126336"),
             eos_token_ids=eos_token_ids(config, vocab_size),

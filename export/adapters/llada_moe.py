@@ -8,12 +8,14 @@ from fastdllm.export.adapters.base import (
     ModelSpec,
     MoeSpec,
     TensorNames,
+    decoder_names,
     eos_token_ids,
     integer,
     mask_token_id,
     number,
     require,
     require_even_heads,
+    rope_scaling,
     token_id,
 )
 
@@ -35,7 +37,6 @@ class LLaDAMoE(Adapter):
                 "attention_bias": (False,),
                 "clip_qkv": (None,),
                 "qk_layernorm": (True,),
-                "rope_scaling": (None,),
                 "partial_rotary_factor": (1, 1.0, None),
                 "moe_layer_freq": ([1] * layers, None),
                 "moe_router_enable_expert_bias": (False, None),
@@ -62,6 +63,7 @@ class LLaDAMoE(Adapter):
             vocab_size=vocab_size,
             max_context_length=integer(config, "max_position_embeddings"),
             rope_theta=number(config, "rope_theta", 10000.0),
+            rope_scaling=rope_scaling(config),
             norm_eps=number(config, "rms_norm_eps", 1e-5),
             mask_token_id=mask_token_id(
                 config, vocab_size, "add it to config.json; LLaDA-MoE-7B-A1B's is 156895"
@@ -79,31 +81,5 @@ class LLaDAMoE(Adapter):
         )
 
     def tensor_names(self, spec: ModelSpec) -> TensorNames:
-        """Name LLaDA-MoE's tensors; the experts of a layer are stacked."""
-        names: TensorNames = {
-            "embedding.weight": "model.embed_tokens.weight",
-            "final_norm.weight": "model.norm.weight",
-        }
-        if not spec.tied_embeddings:
-            names["head.weight"] = "lm_head.weight"
-        parts = {
-            "attention_norm": "input_layernorm",
-            "query": "self_attn.q_proj",
-            "key": "self_attn.k_proj",
-            "value": "self_attn.v_proj",
-            "query_norm": "self_attn.q_norm",
-            "key_norm": "self_attn.k_norm",
-            "output": "self_attn.o_proj",
-            "mlp_norm": "post_attention_layernorm",
-            "mlp.router": "mlp.gate",
-        }
-        experts = range(spec.moe.num_experts if spec.moe else 0)
-        for layer in range(spec.num_layers):
-            root = f"model.layers.{layer}"
-            for ours, theirs in parts.items():
-                names[f"layers.{layer}.{ours}.weight"] = f"{root}.{theirs}.weight"
-            for part in ("gate", "up", "down"):
-                names[f"layers.{layer}.mlp.{part}"] = tuple(
-                    f"{root}.mlp.experts.{expert}.{part}_proj.weight" for expert in experts
-                )
-        return names
+        """Name LLaDA-MoE's tensors."""
+        return decoder_names(spec)

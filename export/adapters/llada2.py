@@ -1,0 +1,109 @@
+"""LLaDA2.0 and LLaDA2.1: block diffusion on a network with grouped experts and a shared one."""
+
+from __future__ import annotations
+
+from fastdllm.export.adapters.base import (
+    Adapter,
+    Config,
+    ModelSpec,
+    MoeSpec,
+    Rows,
+    TensorNames,
+    decoder_names,
+    eos_token_ids,
+    integer,
+    mask_token_id,
+    number,
+    require,
+    rope_scaling,
+    token_id,
+)
+
+
+class LLaDA2(Adapter):
+    """LLaDA2.x mini and flash; 2.1 differs in decoding alone (editing_threshold)."""
+
+    family = "llada2"
+    model_types = ("llada2_moe",)
+    architectures = ("LLaDA2MoeModelLM",)
+
+    def spec(self, config: Config) -> ModelSpec:
+        """Read LLaDA2's config.json."""
+        require(
+            config,
+            {
+                "hidden_act": ("silu",),
+                "use_bias": (False,),
+                "use_qkv_bias": (False,),
+                "use_qk_norm": (True,),
+                "use_rmsnorm": (True,),
+                "use_sliding_window": (False,),
+                "norm_head": (False,),
+                "score_function": ("sigmoid",),
+            },
+        )
+        hidden = integer(config, "hidden_size")
+        heads = integer(config, "num_attention_heads")
+        head_dim = integer(config, "head_dim", hidden // heads)
+        rotated = int(head_dim * number(config, "partial_rotary_factor", 1.0))
+        vocab_size = integer(config, "vocab_size")
+        expert_size = integer(config, "moe_intermediate_size")
+        dense = config.get("first_k_dense_replace")
+        shared = config.get("num_shared_experts")
+        return ModelSpec(
+            num_layers=integer(config, "num_hidden_layers"),
+            num_heads=heads,
+            num_kv_heads=integer(config, "num_key_value_heads", heads),
+            head_dim=head_dim,
+            hidden_size=hidden,
+            mlp_size=integer(config, "intermediate_size"),
+            vocab_size=vocab_size,
+            max_context_length=integer(config, "max_position_embeddings"),
+            rope_theta=number(config, "rope_theta", 10000.0),
+            rope_scaling=rope_scaling(config),
+            rotary_dim=integer(config, "rotary_dim", rotated),
+            norm_eps=number(config, "rms_norm_eps", 1e-6),
+            mask_token_id=mask_token_id(
+                config, vocab_size, "add it to config.json; the published models' is 156895"
+            ),
+            eos_token_ids=eos_token_ids(config, vocab_size),
+            pad_token_id=token_id(config, "pad_token_id", vocab_size),
+            bos_token_id=token_id(config, "bos_token_id", vocab_size),
+            tied_embeddings=bool(config.get("tie_word_embeddings")),
+            qk_norm=True,
+            moe=MoeSpec(
+                num_experts=integer(config, "num_experts"),
+                experts_per_token=integer(config, "num_experts_per_tok"),
+                expert_size=expert_size,
+                first_layer=integer(config, "first_k_dense_replace") if dense else 0,
+                score="sigmoid",
+                expert_bias=bool(config.get("moe_router_enable_expert_bias")),
+                num_groups=integer(config, "n_group", 1),
+                groups_per_token=integer(config, "topk_group", 1),
+                renormalize=bool(config.get("norm_topk_prob")),
+                scale=number(config, "routed_scaling_factor", 1.0),
+                shared_size=integer(config, "num_shared_experts") * expert_size if shared else 0,
+            ),
+            attention="block_causal",
+            block_length=integer(config, "block_size", 32),
+            threshold_inclusive=False,
+            confidence="processed",
+        )
+
+    def tensor_names(self, spec: ModelSpec) -> TensorNames:
+        """Name LLaDA2's tensors; query, key and value are the rows of one matrix, in that order."""
+        names = decoder_names(spec, embedding="word_embeddings")
+        query = spec.num_heads * spec.head_dim
+        kv = spec.num_kv_heads * spec.head_dim
+        for layer in range(spec.num_layers):
+            ours, theirs = f"layers.{layer}", f"model.layers.{layer}.attention"
+            fused = f"{theirs}.query_key_value.weight"
+            names |= {
+                f"{ours}.query.weight": Rows(fused, 0, query),
+                f"{ours}.key.weight": Rows(fused, query, query + kv),
+                f"{ours}.value.weight": Rows(fused, query + kv, query + 2 * kv),
+                f"{ours}.query_norm.weight": f"{theirs}.query_layernorm.weight",
+                f"{ours}.key_norm.weight": f"{theirs}.key_layernorm.weight",
+                f"{ours}.output.weight": f"{theirs}.dense.weight",
+            }
+        return names

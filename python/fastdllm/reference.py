@@ -124,13 +124,16 @@ class _Decoder:
                 inner = np.arange(sub, min(sub + self.sub_length, e))
             eligible = self.masked(inner)
             quota = rules.quota_of(index, steps, e - s, len(eligible), config)
+            share = 0.0
+            if config.remasking == "origin" and len(eligible) > 0:
+                share = rules.origin_share(index, steps, quota, len(eligible), config)
             if first_alone and index == 0:
-                eligible, quota = eligible[:1], 1
+                eligible, quota, share = eligible[:1], 1, 1.0
             if len(eligible) > 0 and quota == 0 and config.remasking != "origin":
                 index += 1
                 continue
             logits = self.look(s, e, inner, eligible, editing)
-            tokens = self.fill(logits, eligible, index, steps, quota)
+            tokens = self.fill(logits, eligible, quota, share)
             edits = self.edit(logits, eligible)
             self.commit(tokens | edits)
             index += 1
@@ -215,7 +218,7 @@ class _Decoder:
         return logits[0], Cached(keys[:keep], present)
 
     def fill(
-        self, logits: dict[int, Array], eligible: Array, index: int, steps: int, quota: int
+        self, logits: dict[int, Array], eligible: Array, quota: int, share: float
     ) -> dict[int, int]:
         """Choose among the masked positions; return tokens by position."""
         config, step = self.config, self.trace.num_passes - 1
@@ -225,7 +228,7 @@ class _Decoder:
         found = [rules.propose(logits[p], config, self.facts, p, step) for p in positions]
         scores = [score for _, score in found]
         if config.remasking == "origin":
-            chosen = rules.choose_by_origin(scores, index, steps, quota, config)
+            chosen = [i for i, uniform in enumerate(scores) if uniform < share]
         else:
             if config.alg_temp > 0 and rules.by_quota(config):
                 noise = [rules.uniform((0, p, step, 2), config.seed)[0] for p in positions]

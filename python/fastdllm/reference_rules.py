@@ -172,6 +172,17 @@ def quota_of(index: int, steps: int, length: int, masked: int, config: Generatio
     return max(1, length // steps + (index < length % steps))
 
 
+def origin_share(
+    index: int, steps: int, quota: int, masked: int, config: GenerationConfig
+) -> float:
+    """Find the probability by which origin reveals each position in pass `index` of a block."""
+    if index >= steps - 1:
+        return 1.0
+    if config.eps is not None:
+        return float(revealed_share(index, steps, config.eps))
+    return quota / masked
+
+
 # --- The choice among proposals ---
 
 
@@ -196,13 +207,3 @@ def choose(
         passing = c >= config.threshold if inclusive else c > config.threshold
         chosen |= set(np.flatnonzero(passing).tolist())
     return sorted(chosen)
-
-
-def choose_by_origin(
-    uniforms: Sequence[float], index: int, steps: int, quota: int, config: GenerationConfig
-) -> list[int]:
-    """Reveal each position on its own; maybe none of them. All on the last pass."""
-    share = quota / len(uniforms)
-    if config.eps is not None:
-        share = float(revealed_share(index, steps, config.eps))
-    return [i for i, u in enumerate(uniforms) if index >= steps - 1 or u < share]

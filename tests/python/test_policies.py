@@ -87,12 +87,14 @@ def test_quota_ties_go_to_the_lowest_index() -> None:
     assert accepted([0.5, 0.7, 0.5, 0.5], quota=3) == [1, 1, 1, 0]
 
 
-def test_origin_reveals_each_position_on_its_own() -> None:
-    config = GenerationConfig(remasking="origin")
+def test_origin_reveals_each_position_at_the_rate_of_the_schedule() -> None:
+    plain = GenerationConfig(remasking="origin")
+    timed = GenerationConfig(remasking="origin", eps=1e-3)
 
-    assert rules.choose_by_origin([0.3, 0.1, 0.9, 0.2], 0, 4, 1, config) == [1, 3]
-    assert rules.choose_by_origin([0.3, 0.4, 0.9, 0.5], 0, 4, 1, config) == []
-    assert rules.choose_by_origin([0.3, 0.4, 0.9, 0.5], 3, 4, 1, config) == [0, 1, 2, 3]
+    assert rules.origin_share(0, 4, quota=2, masked=8, config=plain) == 0.25
+    assert rules.origin_share(3, 4, quota=2, masked=8, config=plain) == 1.0
+    assert rules.origin_share(0, 4, quota=2, masked=8, config=timed) == pytest.approx(0.24975)
+    assert rules.origin_share(3, 4, quota=2, masked=8, config=timed) == 1.0
 
 
 def test_steps_are_divided_with_at_least_one_per_block() -> None:

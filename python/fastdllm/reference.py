@@ -63,6 +63,8 @@ class Cached:
 
 
 class _Decoder:
+    """One request. Positions are absolute, prompt included; rows are named by their position."""
+
     def __init__(
         self, forward: Forward, prompt: Sequence[int], config: GenerationConfig, facts: Facts
     ) -> None:
@@ -88,9 +90,11 @@ class _Decoder:
         self.inner: Array = np.arange(0)
 
     def masked(self, positions: Array) -> Array:
-        return positions[self.canvas[positions] == self.facts.mask_token_id]
+        """Pick the positions that are still masks."""
+        return np.asarray(positions[self.canvas[positions] == self.facts.mask_token_id])
 
     def decode(self) -> Trace:
+        """Decode block by block."""
         first = self.start // self.length * self.length if self.causal else self.start
         starts = range(first, self.end, self.length)
         for number, s in enumerate(starts):
@@ -254,6 +258,7 @@ class _Decoder:
         return edits
 
     def commit(self, tokens: dict[int, int]) -> None:
+        """Write tokens by position."""
         positions = sorted(tokens)
         self.canvas[positions] = [tokens[p] for p in positions]
         if positions:

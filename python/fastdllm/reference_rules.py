@@ -157,18 +157,18 @@ def steps_of(block: int, num_blocks: int, length: int, config: GenerationConfig)
     return max(1, config.steps // num_blocks + (block < config.steps % num_blocks))
 
 
-def revealed_share(index: int, steps: int, eps: float) -> np.float32:
-    """Find the share of the masked positions that pass `index` reveals; all on the last."""
+def revealed_share(index: int, steps: int, eps: float) -> float:
+    """Find the share of the masked positions that pass `index` reveals, in f32; all on the last."""
     if index >= steps - 1:
-        return np.float32(1)
+        return 1.0
     now, then = np.linspace(1, eps, steps + 1, dtype=np.float32)[index : index + 2]
-    return np.float32(1) - then / now
+    return float(np.float32(1) - then / now)
 
 
 def quota_of(index: int, steps: int, length: int, masked: int, config: GenerationConfig) -> int:
     """Count what pass `index` of a block commits (with a threshold: at least); 0 = no pass."""
     if config.eps is not None and by_quota(config):
-        return int(np.float32(masked) * revealed_share(index, steps, config.eps))
+        return int(np.float32(masked) * np.float32(revealed_share(index, steps, config.eps)))
     return max(1, length // steps + (index < length % steps))
 
 
@@ -176,11 +176,9 @@ def origin_share(
     index: int, steps: int, quota: int, masked: int, config: GenerationConfig
 ) -> float:
     """Find the probability by which origin reveals each position in pass `index` of a block."""
-    if index >= steps - 1:
-        return 1.0
     if config.eps is not None:
-        return float(revealed_share(index, steps, config.eps))
-    return quota / masked
+        return revealed_share(index, steps, config.eps)
+    return 1.0 if index >= steps - 1 else quota / masked
 
 
 # --- The choice among proposals ---

@@ -39,7 +39,7 @@ class Forward(Protocol):
 
 @dataclass
 class Trace:
-    """What a decode gave: the result, and the positions and tokens of every pass that wrote."""
+    """What a decode gave: the result, and what passes wrote of it, as positions and tokens."""
 
     token_ids: list[int] = field(default_factory=list)
     num_passes: int = 0
@@ -136,9 +136,13 @@ class _Decoder:
             if len(eligible) > 0 and quota == 0 and config.remasking != "origin":
                 index += 1
                 continue
-            logits = self.look(s, e, inner, eligible, editing)
-            tokens = self.fill(logits, eligible, quota, share)
-            edits = self.edit(logits, eligible)
+            # Models that are edited have no shift and no sub-blocks.
+            filled = (
+                np.setdiff1d(np.arange(max(s, self.start), e), masked) if editing else inner[:0]
+            )
+            logits = self.look(s, e, inner, np.append(eligible, filled))
+            tokens = self.fill(logits, eligible.tolist(), quota, share)
+            edits = self.edit(logits, filled.tolist())
             self.commit(tokens | edits)
             index += 1
             if not editing and self.finish(e):
@@ -158,10 +162,11 @@ class _Decoder:
         self.commit({s: rules.propose(logits[0], self.config, self.facts, s, step)[0]})
         return self.config.editing_threshold is None and self.finish(s + self.length)
 
-    def look(
-        self, s: int, e: int, inner: Array, eligible: Array, editing: bool
-    ) -> dict[int, Array]:
-        """Run a pass of block [s, e); return logits [V] by the position that they predict."""
+    def look(self, s: int, e: int, inner: Array, wanted: Array) -> dict[int, Array]:
+        """Run a pass of block [s, e); return logits [V] by the position that they predict.
+
+        inner: the rows that a pass of the dual cache feeds; wanted: positions to be predicted.
+        """
         end = e if self.causal else self.end
         rest = np.arange(len(self.final.positions), end)  # all that is not final
         small = False
@@ -179,14 +184,7 @@ class _Decoder:
             fed, past = np.append(outside, inner), self.final
             keep = len(past.positions) + len(outside)
 
-        shift = self.facts.logits_shift
-        wanted = eligible
-        if editing:  # filled positions too, where the row that predicts them is at hand
-            block = np.arange(max(s, self.start), e)
-            filled = np.setdiff1d(block, self.masked(block))
-            before = np.maximum(filled - shift, 0)
-            wanted = np.append(wanted, filled[(before >= s) & np.isin(before, fed)])
-        logits, present = self.run(fed, np.maximum(wanted - shift, 0), past, keep)
+        logits, present = self.run(fed, np.maximum(wanted - self.facts.logits_shift, 0), past, keep)
         if self.config.cache == "dual" and not small:
             self.around, self.inner = present, inner
         if keep > 0 and (self.causal or self.config.cache == "prefix"):
@@ -221,16 +219,21 @@ class _Decoder:
             logits = logits[1:] + weight * (logits[:1] - logits[1:])
         return logits[0], Cached(keys[:keep], present)
 
+    def propose(self, logits: dict[int, Array], positions: list[int]) -> list[tuple[int, Array]]:
+        """Choose a token for each position; return it with the probabilities f64 [V]."""
+        step = self.trace.num_passes - 1
+        return [rules.propose(logits[p], self.config, self.facts, p, step) for p in positions]
+
     def fill(
-        self, logits: dict[int, Array], eligible: Array, quota: int, share: float
+        self, logits: dict[int, Array], positions: list[int], quota: int, share: float
     ) -> dict[int, int]:
         """Choose among the masked positions; return tokens by position."""
         config, step = self.config, self.trace.num_passes - 1
-        positions = eligible.tolist()
-        if not positions:
-            return {}
-        found = [rules.propose(logits[p], config, self.facts, p, step) for p in positions]
-        scores = [score for _, score in found]
+        found = self.propose(logits, positions)
+        scores = [
+            rules.score(token, probabilities, config, self.facts, p, step)
+            for p, (token, probabilities) in zip(positions, found, strict=True)
+        ]
         if config.remasking == "origin":
             chosen = [i for i, uniform in enumerate(scores) if uniform < share]
         else:
@@ -244,27 +247,25 @@ class _Decoder:
             chosen = rules.choose(scores, config, quota, inclusive=inclusive)
         return {positions[i]: found[i][0] for i in chosen}
 
-    def edit(self, logits: dict[int, Array], eligible: Array) -> dict[int, int]:
+    def edit(self, logits: dict[int, Array], positions: list[int]) -> dict[int, int]:
         """Overwrite filled positions where another token is now sure; return tokens by position."""
-        edits = {}
-        for position in logits.keys() - set(eligible.tolist()):
-            p = rules.softmax(logits[position].astype(np.float64))
-            allowed = p.copy()
-            allowed[self.facts.mask_token_id] = -1.0
-            token = int(allowed.argmax())
-            threshold = self.config.editing_threshold
-            if token != self.canvas[position] and threshold is not None and p[token] > threshold:
-                edits[position] = token
-        return edits
+        threshold = self.config.editing_threshold
+        if threshold is None:
+            return {}
+        found = dict(zip(positions, self.propose(logits, positions), strict=True))
+        return {
+            position: token
+            for position, (token, probabilities) in found.items()
+            if token != self.canvas[position] and probabilities[token] > threshold
+        }
 
     def commit(self, tokens: dict[int, int]) -> None:
         """Write tokens by position."""
         positions = sorted(tokens)
         self.canvas[positions] = [tokens[p] for p in positions]
-        if positions:
-            self.trace.commits.append(
-                ([p - self.start for p in positions], [tokens[p] for p in positions])
-            )
+        seen = [p for p in positions if p < self.start + self.config.max_new_tokens]
+        if seen:
+            self.trace.commits.append(([p - self.start for p in seen], [tokens[p] for p in seen]))
 
     def finish(self, e: int) -> bool:
         """Note the result where there is one: `e` ends the block that was just worked on."""

@@ -107,8 +107,8 @@ def drop_unlikely(logits: Array, config: GenerationConfig) -> Array:
 
 def propose(
     logits: Array, config: GenerationConfig, facts: Facts, position: int, step: int
-) -> tuple[int, float]:
-    """Choose a token for one position (logits f32 [V]), and score it for the ranking.
+) -> tuple[int, Array]:
+    """Choose a token for one position (logits f32 [V]); return it and the probabilities f64 [V].
 
     The mask token takes part in the softmax and is never chosen.
     """
@@ -124,20 +124,23 @@ def propose(
         noise = np.stack(uniform((groups, position, step, 0), config.seed), axis=1).reshape(-1)
         draw = draw + config.temperature * gumbel(noise[: len(raw)])
     draw[facts.mask_token_id] = -np.inf
-    token = int(draw.argmax())
+    return int(draw.argmax()), softmax(processed if facts.confidence == "processed" else raw)
 
-    p = softmax(processed if facts.confidence == "processed" else raw)
+
+def score(
+    token: int, p: Array, config: GenerationConfig, facts: Facts, position: int, step: int
+) -> float:
+    """Rank a proposal: the larger, the sooner it is committed. p: probabilities f64 [V]."""
     if config.remasking in ("random", "origin"):
-        return token, float(uniform((0, position, step, 1), config.seed)[0])
+        return float(uniform((0, position, step, 1), config.seed)[0])
     if config.remasking == "sequential":
-        return token, -float(position)
+        return -float(position)
     if config.remasking == "entropy":
-        return token, float(sum(p[p > 0] * np.log(p[p > 0])))
+        return float(sum(p[p > 0] * np.log(p[p > 0])))
     if config.remasking == "margin":
-        p[facts.mask_token_id] = 0.0
-        second, first = np.sort(p)[-2:]
-        return token, float(first - second)
-    return token, float(p[token])
+        second, first = np.sort(np.delete(p, facts.mask_token_id))[-2:]
+        return float(first - second)
+    return float(p[token])
 
 
 # --- The schedule: how many positions a pass commits ---

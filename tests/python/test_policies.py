@@ -26,7 +26,9 @@ def accepted(
 
 
 def score_of(facts: Any, *, position: int = 7, **options: Any) -> tuple[int, float]:
-    return rules.propose(LOGITS, GenerationConfig(**options), facts, position, step=2)
+    config = GenerationConfig(**options)
+    token, probabilities = rules.propose(LOGITS, config, facts, position, step=2)
+    return token, rules.score(token, probabilities, config, facts, position, step=2)
 
 
 def quotas(steps: int, masks: int, *, first: int = 0, **options: Any) -> list[int]:

@@ -127,7 +127,7 @@ class _Decoder:
                 sub = s + (masked[0] - s) // self.sub_length * self.sub_length
                 inner = np.arange(sub, min(sub + self.sub_length, e))
             eligible = self.masked(inner)
-            quota = rules.quota_of(index, steps, e - s, len(eligible), config)
+            quota = rules.quota_of(index, steps, e - s, len(masked), config)
             share = 0.0
             if config.remasking == "origin" and len(eligible) > 0:
                 share = rules.origin_share(index, steps, quota, len(eligible), config)

@@ -88,15 +88,17 @@ def softmax(x: Array) -> Array:
     return np.asarray(powers / powers.sum())
 
 
-def drop_unlikely(logits: Array, config: GenerationConfig) -> Array:
+def drop_unlikely(logits: Array, mask_token_id: int, config: GenerationConfig) -> Array:
     """Keep the top_p and of those the top_k best tokens; the others become minus infinity.
 
-    The first token that crosses top_p stays, so one always does.
+    The first token that crosses top_p stays, so one always does. The mask token counts in the
+    probabilities and is not kept.
     """
     order = np.argsort(-logits, kind="stable")
+    order = order[order != mask_token_id]
     count = len(order)
     if config.top_p < 1.0:
-        before = np.cumsum(softmax(logits[order]))[:-1]
+        before = np.cumsum(softmax(logits)[order])[:-1]
         count = 1 + int(np.count_nonzero(before <= config.top_p))
     if config.top_k > 0:
         count = min(count, config.top_k)
@@ -115,9 +117,7 @@ def propose(
     raw = logits.astype(np.float64)
     processed = raw / config.temperature if config.temperature > 0 else raw
     if config.top_p < 1.0 or config.top_k > 0:
-        processed = processed.copy()
-        processed[facts.mask_token_id] = -np.inf
-        processed = drop_unlikely(processed, config)
+        processed = drop_unlikely(processed, facts.mask_token_id, config)
     draw = np.where(np.isneginf(processed), -np.inf, raw)
     if config.temperature > 0:
         groups = np.arange((len(raw) + 3) // 4)
@@ -169,7 +169,10 @@ def revealed_share(index: int, steps: int, eps: float) -> float:
 
 
 def quota_of(index: int, steps: int, length: int, masked: int, config: GenerationConfig) -> int:
-    """Count what pass `index` of a block commits (with a threshold: at least); 0 = no pass."""
+    """Count what pass `index` of a block commits (with a threshold: at least); 0 = no pass.
+
+    masked: of the whole block, sub-blocks that are not reached yet included.
+    """
     if config.eps is not None and by_quota(config):
         return int(np.float32(masked) * np.float32(revealed_share(index, steps, config.eps)))
     return max(1, length // steps + (index < length % steps))

@@ -39,7 +39,7 @@ class UnmaskLoop {
         planner_(config.cache, package_, canvas_),
         first_token_(package_.logits_shift > 0 && config.cache != CacheMode::none &&
                      package_.attention == AttentionKind::bidirectional),
-        schedule_(config, canvas_.num_blocks() * canvas_.sub_blocks_per_block(), first_token_),
+        schedule_(config, canvas_.num_blocks(), first_token_),
         sampler_(config, package_, canvas_.block(0).length()),
         policy_(config, package_.threshold_inclusive) {
     const auto block_length = static_cast<std::size_t>(canvas_.block(0).length());
@@ -88,10 +88,10 @@ class UnmaskLoop {
   std::optional<FinishReason> decode_block(std::int64_t number) {
     const BlockRange block = canvas_.block(number);
     if (const auto ended = prepare(number, block)) return ended;
+    std::int64_t index = 0;
     for (std::int64_t i = 0; i < canvas_.sub_blocks_per_block(); ++i) {
       const BlockRange range = canvas_.sub_block(block, i);
-      const std::int64_t unit = number * canvas_.sub_blocks_per_block() + i;
-      if (const auto ended = decode_range(number, unit, block, range)) return ended;
+      if (const auto ended = decode_range(number, block, range, index)) return ended;
     }
     return ended_by_block(block);
   }
@@ -119,19 +119,23 @@ class UnmaskLoop {
     return std::nullopt;
   }
 
-  // Fills a block, or a sub-block of it.
-  std::optional<FinishReason> decode_range(std::int64_t number, std::int64_t unit,
-                                           const BlockRange& block, const BlockRange& range) {
+  // Fills a block, or a sub-block of it. index: counts the block's passes for the schedule.
+  std::optional<FinishReason> decode_range(std::int64_t number, const BlockRange& block,
+                                           const BlockRange& range, std::int64_t& index) {
     std::int64_t post_steps = 0;
-    bool first = true;
-    for (std::int64_t index = 0;; ++index) {
+    for (bool first = true;;) {
+      const std::int64_t of_block = std::ssize(canvas_.masked(block));
       std::span<const std::int64_t> wanted = canvas_.masked(range);
       const auto masked = std::ssize(wanted);
       if (masked == 0 && (!config_.editing_threshold || first)) return std::nullopt;
       if (masked == 0 && ++post_steps > config_.max_post_steps) return std::nullopt;
-      const std::int64_t quota = schedule_.quota(unit, index, range.length(), masked);
-      if (quota == 0 && policy_.uses_schedule() && config_.remasking != Remasking::origin) continue;
-      const double rate = schedule_.rate(unit, index, range.length(), masked);
+      const std::int64_t quota = schedule_.quota(number, index, block.length(), of_block);
+      const bool origin = config_.remasking == Remasking::origin;
+      if (quota == 0 && masked > 0 && policy_.uses_schedule() && !origin) {
+        ++index;
+        continue;
+      }
+      const double rate = schedule_.rate(number, index, block.length(), quota, masked);
       const bool only_first = first_token_ && index == 0;
       if (only_first) wanted = wanted.first(1);
       if (config_.editing_threshold) wanted = canvas_.generated(range);
@@ -151,6 +155,7 @@ class UnmaskLoop {
       const bool finished = !unfilled && settled && range.end == block.end;
       if (!report(number, block, finished)) return FinishReason::abort;
       ++step_;
+      ++index;
       if (const auto ended = ended_by_tokens()) return ended;
       if (!unfilled && settled) return std::nullopt;
     }
@@ -231,11 +236,12 @@ class UnmaskLoop {
   }
 
   // Tokens that can still be edited end nothing, nor does a stop token whose block is to be filled.
-  std::optional<FinishReason> ended_by_tokens() const {
+  std::optional<FinishReason> ended_by_tokens() {
     if (config_.editing_threshold) return std::nullopt;
     const bool by_token = !config_.ignore_eos && config_.stop_at == StopAt::token;
     if (by_token && canvas_.stopped_length(stop_ids_) > 0) return FinishReason::stop;
     if (canvas_.filled_length() < config_.max_new_tokens) return std::nullopt;
+    filled_blocks_end_ = config_.max_new_tokens;
     return holds_stop_token() ? FinishReason::stop : FinishReason::length;
   }
 
@@ -279,10 +285,10 @@ class UnmaskLoop {
   UnmaskPolicy policy_;
   GenerationStats stats_;
   std::int64_t num_passes_ = 0;
-  std::int64_t step_ = 0;  // passes that proposed tokens: keys the noise
-  std::int64_t filled_blocks_end_ = 0;
-  std::vector<double> scores_;       // of the masked positions among the wanted ones
-  std::vector<std::size_t> masked_;  // their indices
+  std::int64_t step_ = 0;               // passes that proposed tokens: keys the noise
+  std::int64_t filled_blocks_end_ = 0;  // of the new tokens; all before it are final
+  std::vector<double> scores_;          // of the masked positions among the wanted ones
+  std::vector<std::size_t> masked_;     // their indices
   std::vector<std::int32_t> positions_, token_ids_;  // committed by the last pass
   std::vector<double> confidences_;
 };

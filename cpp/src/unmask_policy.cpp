@@ -1,6 +1,7 @@
 #include "unmask_policy.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 namespace fastdllm {
@@ -21,11 +22,11 @@ std::int64_t StepSchedule::steps_of(std::int64_t block, std::int64_t length) con
   return std::max<std::int64_t>(share, 1);
 }
 
-// steps + 1 numbers evenly from 1 to eps, computed from the nearer end.
+// steps + 1 numbers evenly from 1 to eps, from the nearer end and rounded once, as torch does.
 float StepSchedule::time_step(std::int64_t index, std::int64_t steps) const noexcept {
   const float stride = (*eps_ - 1.0F) / static_cast<float>(steps);
-  if (index < (steps + 1) / 2) return 1.0F + stride * static_cast<float>(index);
-  return *eps_ - stride * static_cast<float>(steps - index);
+  if (index < (steps + 1) / 2) return std::fma(stride, static_cast<float>(index), 1.0F);
+  return std::fma(-stride, static_cast<float>(steps - index), *eps_);
 }
 
 float StepSchedule::revealed(std::int64_t index, std::int64_t steps) const noexcept {
@@ -49,11 +50,11 @@ std::int64_t StepSchedule::quota(std::int64_t block, std::int64_t index, std::in
 }
 
 double StepSchedule::rate(std::int64_t block, std::int64_t index, std::int64_t length,
-                          std::int64_t masked) const noexcept {
+                          std::int64_t quota, std::int64_t masked) const noexcept {
   const std::int64_t steps = steps_of(block, length);
   if (index >= steps - 1 || masked == 0) return 1.0;
   if (eps_) return double{revealed(index, steps)};
-  return static_cast<double>(quota(block, index, length, masked)) / static_cast<double>(masked);
+  return static_cast<double>(quota) / static_cast<double>(masked);
 }
 
 // Best first; equal scores keep the order of their positions.

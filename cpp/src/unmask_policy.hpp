@@ -13,8 +13,8 @@
 namespace fastdllm {
 
 /// How many positions each pass commits where a schedule decides. `steps` is divided over the
-/// `num_blocks` blocks (or sub-blocks), the first ones one more, at least one each;
-/// `steps_per_block` is given to each. Without either a block gets one pass per token.
+/// `num_blocks` blocks, the first ones one more, at least one each; `steps_per_block` is given to
+/// each. Without either a block gets one pass per token.
 class StepSchedule {
  public:
   /// first_token: a block's first pass commits exactly one position, whatever the schedule.
@@ -26,9 +26,9 @@ class StepSchedule {
   /// pass; 0 = nothing would be committed, the pass can be left out.
   [[nodiscard]] std::int64_t quota(std::int64_t block, std::int64_t index, std::int64_t length,
                                    std::int64_t masked) const noexcept;
-  /// The probability that pass `index` reveals a masked position; 1 on the last pass.
+  /// The probability that pass `index` reveals each of `masked` eligible positions; 1 on the last.
   [[nodiscard]] double rate(std::int64_t block, std::int64_t index, std::int64_t length,
-                            std::int64_t masked) const noexcept;
+                            std::int64_t quota, std::int64_t masked) const noexcept;
   [[nodiscard]] std::int64_t steps_of(std::int64_t block, std::int64_t length) const noexcept;
 
  private:

@@ -127,12 +127,14 @@ class _Decoder:
                 sub = s + (masked[0] - s) // self.sub_length * self.sub_length
                 inner = np.arange(sub, min(sub + self.sub_length, e))
             eligible = self.masked(inner)
-            quota = rules.quota_of(index, steps, e - s, len(masked), config)
+            quota = rules.quota_of(
+                index, steps, e - s, len(masked), config, first_alone=first_alone
+            )
             share = 0.0
             if config.remasking == "origin" and len(eligible) > 0:
                 share = rules.origin_share(index, steps, quota, len(eligible), config)
             if first_alone and index == 0:
-                eligible, quota, share = eligible[:1], 1, 1.0
+                eligible, share = eligible[:1], 1.0
             if len(eligible) > 0 and quota == 0 and config.remasking != "origin":
                 index += 1
                 continue
@@ -172,7 +174,8 @@ class _Decoder:
         small = False
         if self.config.cache == "dual":
             known = self.around is not None and self.inner[0] == inner[0]
-            small = known and not (self.causal and len(self.masked(inner[:1])) > 0)
+            unpredicted = self.facts.logits_shift == 1 and len(self.masked(inner[:1])) > 0
+            small = known and not (self.causal and unpredicted)
         if self.config.cache == "none":
             fed, past, keep = np.arange(end), Cached(), 0
         elif self.config.cache == "prefix":

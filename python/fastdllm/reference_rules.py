@@ -160,21 +160,43 @@ def steps_of(block: int, num_blocks: int, length: int, config: GenerationConfig)
     return max(1, config.steps // num_blocks + (block < config.steps % num_blocks))
 
 
+def time_step(index: int, steps: int, eps: float) -> np.float32:
+    """Find number `index` of steps + 1 even ones from 1 to eps, rounded as torch rounds them."""
+    last = np.float32(eps)
+    stride = float((last - np.float32(1)) / np.float32(steps))
+    if index < (steps + 1) // 2:
+        return np.float32(1.0 + stride * index)
+    return np.float32(float(last) - stride * (steps - index))
+
+
 def revealed_share(index: int, steps: int, eps: float) -> float:
     """Find the share of the masked positions that pass `index` reveals, in f32; all on the last."""
     if index >= steps - 1:
         return 1.0
-    now, then = np.linspace(1, eps, steps + 1, dtype=np.float32)[index : index + 2]
+    now, then = time_step(index, steps, eps), time_step(index + 1, steps, eps)
     return float(np.float32(1) - then / now)
 
 
-def quota_of(index: int, steps: int, length: int, masked: int, config: GenerationConfig) -> int:
+def quota_of(
+    index: int,
+    steps: int,
+    length: int,
+    masked: int,
+    config: GenerationConfig,
+    *,
+    first_alone: bool = False,
+) -> int:
     """Count what pass `index` of a block commits (with a threshold: at least); 0 = no pass.
 
-    masked: of the whole block, sub-blocks that are not reached yet included.
+    masked: of the whole block, sub-blocks that are not reached yet included. first_alone: the
+    block's first pass commits one position, the others share the rest.
     """
+    if first_alone and index == 0:
+        return 1
     if config.eps is not None and by_quota(config):
         return int(np.float32(masked) * np.float32(revealed_share(index, steps, config.eps)))
+    if first_alone:
+        index, steps, length = index - 1, max(1, steps - 1), length - 1
     return max(1, length // steps + (index < length % steps))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -91,10 +93,11 @@ def build_engine(
     record = _find(path, key)
     cached = record is not None
     if record is None:
-        start = time.monotonic()
-        engine = compile_package(compiler, folder, metadata, profiles, progress)
-        record = {**key, "seconds": round(time.monotonic() - start, 2)}
-        _put_in_place(path, engine, record)
+        with _folder_to_write(engines):
+            start = time.monotonic()
+            engine = compile_package(compiler, folder, metadata, profiles, progress)
+            record = {**key, "seconds": round(time.monotonic() - start, 2)}
+            _put_in_place(path, engine, record)
     return BuiltEngine(
         path=path,
         compiler=compiler.title,
@@ -164,17 +167,26 @@ def _find(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     return dict(record) if same else None
 
 
+@contextlib.contextmanager
+def _folder_to_write(folder: Path) -> Iterator[None]:
+    """Make the folder before compiling, which may take long; gone again if nothing came of it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as problem:
+        raise ExportError(f"{folder}: cannot be written: {problem}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only if it is empty
+
+
 def _put_in_place(path: Path, engine: memoryview, record: dict[str, Any]) -> None:
     """Write the engine, then its record: a record never stands beside another engine."""
     facts = {"bytes": len(engine), "sha256": hashlib.sha256(engine).hexdigest()}
     record_path = path.with_suffix(".json")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        record_path.unlink(missing_ok=True)
-        _write_whole(path, engine)
-        _write_whole(record_path, (json.dumps(record | facts, indent=1) + "\n").encode())
-    except OSError as problem:
-        raise ExportError(f"{path}: cannot be written: {problem}") from None
+    record_path.unlink(missing_ok=True)
+    _write_whole(path, engine)
+    _write_whole(record_path, (json.dumps(record | facts, indent=1) + "\n").encode())
 
 
 def _write_whole(path: Path, content: bytes | memoryview) -> None:

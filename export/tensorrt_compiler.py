@@ -219,11 +219,14 @@ def _refusal(compiler: Compiler, graph: Path, metadata: dict[str, Any], parser: 
     if parser.num_errors == 0:
         return f"{graph}: {compiler.title} cannot parse it"
     error = parser.get_error(0)
-    operator = error.node_operator()
+    # An importer that gives up half-way names itself, such as importScatterElements, and no node.
+    function = error.func().removeprefix("import").removeprefix("check")
+    operator = error.node_operator() or function
+    node = f" of node {error.node_name()}" if error.node_name() else ""
     more = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
     reason = error.desc().strip()
     return (
-        f"{graph}: {compiler.title} refuses operator {operator} of node {error.node_name()}{more}"
+        f"{graph}: {compiler.title} refuses operator {operator}{node}{more}"
         f"{'' if reason in ('', 'false') else ': ' + reason}{_advice(operator, metadata)}"
     )
 

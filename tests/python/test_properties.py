@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import fastdllm
@@ -131,6 +131,11 @@ def pairs(package_of: PackageOf, engine_of: EngineOf) -> dict[str, Pair]:
 
 @profile
 @given(name=st.sampled_from(BIDIRECTIONAL), prompt=prompts, fields=options)
+@example(  # the refresh of the first token is the first pass of the schedule
+    name="dream-gqa",
+    prompt=[68],
+    fields={"max_new_tokens": 25, "block_length": 25, "cache": "dual", "steps_per_block": 24},
+)
 def test_engine_does_what_the_reference_does(
     name: str, prompt: list[int], fields: dict[str, Any], pairs: dict[str, Pair]
 ) -> None:
@@ -139,6 +144,28 @@ def test_engine_does_what_the_reference_does(
 
 @profile
 @given(name=st.sampled_from(BLOCK_CAUSAL), prompt=prompts, fields=block_causal_options)
+@example(  # the answer ends inside the block that holds the stop token
+    name="sdar",
+    prompt=[12, 0],
+    fields={
+        "max_new_tokens": 1,
+        "block_length": 4,
+        "cache": "prefix",
+        "stop_at": "block",
+        "stop_token_ids": list(range(SMALLEST_VOCABULARY)),
+    },
+)
+@example(  # steps are those of the block, not of a sub-block
+    name="fast-dllm-v2",
+    prompt=list(range(16)),
+    fields={
+        "max_new_tokens": 16,
+        "block_length": 16,
+        "sub_block_length": 8,
+        "cache": "prefix",
+        "steps_per_block": 4,
+    },
+)
 def test_a_block_causal_engine_does_what_the_reference_does(
     name: str, prompt: list[int], fields: dict[str, Any], pairs: dict[str, Pair]
 ) -> None:
@@ -147,6 +174,12 @@ def test_a_block_causal_engine_does_what_the_reference_does(
 
 @settings(profile, max_examples=60)
 @given(name=st.sampled_from(WITHOUT_SHIFT), prompt=prompts, fields=options, edits=editing)
+@example(  # a pass without masks may edit, whatever the schedule says
+    name="llada-mha",
+    prompt=[13],
+    fields={"max_new_tokens": 15, "block_length": 15, "cache": "prefix", "eps": 0.1},
+    edits={"editing_threshold": 0.0, "max_post_steps": 2},
+)
 def test_edits_are_the_references(
     name: str,
     prompt: list[int],

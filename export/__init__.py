@@ -24,14 +24,14 @@ _NEEDED = ("torch", "onnx", "onnx_ir", "onnxscript", "ml_dtypes", "safetensors",
 
 
 def __getattr__(name: str) -> Any:
-    """Load export_package when first asked for."""
-    if name != "export_package":
+    """Load the exporter when first asked for."""
+    if name not in __all__:
         raise AttributeError(f"module 'fastdllm.export' has no attribute {name!r}")
     missing = [module for module in _NEEDED if importlib.util.find_spec(module) is None]
     if missing:
         raise ImportError(
             f"fastdllm.export needs {', '.join(missing)}: pip install 'fastdllm[export]'"
         )
-    from fastdllm.export.pipeline import export_package
+    from fastdllm.export import pipeline
 
-    return export_package
+    return getattr(pipeline, name)

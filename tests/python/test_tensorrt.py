@@ -285,10 +285,11 @@ def test_a_missing_compiler_says_what_to_install(
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
+    package = package_of("llada-mha")
     monkeypatch.setattr(importlib, "import_module", missing)
 
     with pytest.raises(ExportError, match=f"pip install {RTX_WHEELS}"):
-        build_engine(package_of("llada-mha"), target="sm86")
+        build_engine(package, target="sm86")
 
 
 def test_no_gpu_here_says_what_to_do(
@@ -297,10 +298,11 @@ def test_no_gpu_here_says_what_to_do(
     def missing(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
+    package = package_of("llada-mha")
     monkeypatch.setattr(ctypes, "CDLL", missing)
 
     with pytest.raises(ExportError, match=r"no GPU driver here.*--target sm86"):
-        build_engine(package_of("llada-mha"), target="gpu")
+        build_engine(package, target="gpu")
 
 
 def test_compiling_needs_no_torch() -> None:

@@ -1,4 +1,4 @@
-"""The command line: export, generate, info, check, bench.
+"""The command line: export, build-engine, generate, info, check, bench.
 
 Exit codes: 0 success; 1 failure, one line on stderr; 2 wrong usage; 130 interrupted by Ctrl-C.
 """
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command is None:
-            parser.error("a command is needed: export, generate, info, check or bench")
+            parser.error("a command is needed: export, build-engine, generate, info, check, bench")
         code: int = options.run(options)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -75,6 +75,21 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--opset", type=int, choices=(20, 23), default=23)
     export.add_argument("--overwrite", action="store_true", help="replace a package that is there")
     export.set_defaults(run=_export)
+
+    engine = commands.add_parser("build-engine", help="compile a package with TensorRT")
+    engine.add_argument("package", type=Path)
+    engine.add_argument(
+        "--target",
+        default="gpu",
+        help="sm86 and its like: TensorRT-RTX, ahead of time; gpu (the default): TensorRT, here",
+    )
+    engine.add_argument("--output", type=Path, help="folder; default PACKAGE.engines")
+    engine.add_argument("--max-context", type=_integer, help="default: the model's, at most 4096")
+    engine.add_argument("--max-rows", type=_integer, help="most rows of a pass")
+    engine.add_argument("--rows-per-step", type=_integer, help="default: the block length, or 32")
+    engine.add_argument("--max-batch", type=_integer, default=1)
+    engine.add_argument("--json", action="store_true", help="print one JSON object")
+    engine.set_defaults(run=_build_engine)
 
     generate = _package_command(commands, "generate", "answer a prompt")
     generate.add_argument(
@@ -172,6 +187,29 @@ def _export(options: argparse.Namespace) -> int:
     )
     size = sum(file.stat().st_size for file in path.iterdir())
     print(f"{path}: {options.precision} package, {size / 1e6:.1f} MB")
+    return 0
+
+
+def _build_engine(options: argparse.Namespace) -> int:
+    from fastdllm.export.tensorrt import build_engine
+
+    built = build_engine(
+        options.package,
+        target=options.target,
+        output_dir=options.output,
+        max_context=options.max_context,
+        max_rows=options.max_rows,
+        rows_per_step=options.rows_per_step,
+        max_batch=options.max_batch,
+    )
+    if options.json:
+        _print_json(dataclasses.asdict(built) | {"path": str(built.path)})
+        return 0
+    how = "found, compiled before" if built.cached else "compiled"
+    print(
+        f"{built.path}: {built.compiler}, {built.target}, {built.bytes / 1e6:.1f} MB,"
+        f" {how} in {built.seconds:.1f} s"
+    )
     return 0
 
 

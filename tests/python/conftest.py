@@ -32,7 +32,28 @@ def checkpoint_folder(name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def package_of(tmp_path_factory: pytest.TempPathFactory) -> PackageOf:
+def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> PackageOf:
+    """Find a checkpoint by name, ready to be exported."""
+
+    def checkpoint(name: str) -> Path:
+        folder = checkpoint_folder(name)
+        golden = folder / "golden.json"
+        if not golden.exists() or "mask_id" not in (case := json.loads(golden.read_text("utf-8"))):
+            return folder
+        # The family's published config.json holds no mask id: state it, as a user would.
+        copy = tmp_path_factory.mktemp("checkpoints") / name
+        shutil.copytree(folder, copy, copy_function=shutil.copyfile)
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config["mask_token_id"] = case["mask_id"]
+        copy.chmod(0o755)
+        (copy / "config.json").write_text(json.dumps(config), "utf-8")
+        return copy
+
+    return checkpoint
+
+
+@pytest.fixture(scope="session")
+def package_of(checkpoint_of: PackageOf, tmp_path_factory: pytest.TempPathFactory) -> PackageOf:
     """Export a checkpoint by name the first time it is asked for (f32)."""
     made: dict[str, Path] = {}
 
@@ -42,18 +63,7 @@ def package_of(tmp_path_factory: pytest.TempPathFactory) -> PackageOf:
             from fastdllm.export import export_package
 
             folder = tmp_path_factory.mktemp("packages") / name
-            checkpoint = checkpoint_folder(name)
-            golden = checkpoint / "golden.json"
-            if golden.exists() and "mask_id" in (case := json.loads(golden.read_text("utf-8"))):
-                # The family's published config.json holds no mask id: state it, as a user would.
-                copy = tmp_path_factory.mktemp("checkpoints") / name
-                shutil.copytree(checkpoint, copy, copy_function=shutil.copyfile)
-                config = json.loads((checkpoint / "config.json").read_text("utf-8"))
-                config["mask_token_id"] = case["mask_id"]
-                copy.chmod(0o755)
-                (copy / "config.json").write_text(json.dumps(config), "utf-8")
-                checkpoint = copy
-            export_package(checkpoint, folder, precision="fp32")
+            export_package(checkpoint_of(name), folder, precision="fp32")
             made[name] = folder
         return made[name]
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastdllm.export.adapters import ModelSpec
 from fastdllm.export.errors import ExportError
+from fastdllm.export.experts import expand_experts, experts_apart
 from fastdllm.export.graphs import Transformer
 
 OPSETS = (23, 20)
@@ -61,6 +62,9 @@ def example_inputs(
 def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
     """Export the model; its weights stay shared with the module until they are saved.
 
+    Experts are dispatched to in f32. In f16, which is meant for GPUs, they are dense: no shape may
+    depend on the data there, and a block of 32 rows reads most experts' weights anyway.
+
     Errors: ExportError when torch cannot export it.
     """
     spec = model.spec
@@ -73,7 +77,7 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
         "past": [({0: free, 2: free}, {0: free, 2: free}) for _ in range(spec.num_layers)],
     }
     names = ["input_ids", "position_ids", "attention_mask", "logit_indices"]
-    with torch.no_grad(), _quiet() as noise:
+    with torch.no_grad(), experts_apart(model) as experts, _quiet() as noise:
         try:
             program = torch.onnx.export(
                 model,
@@ -97,6 +101,7 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
     found = graph_model.opset_imports.get("")
     if found != opset:
         raise ExportError(f"torch {torch.__version__} exported opset {found}; expected {opset}")
+    expand_experts(graph_model, experts, "dense" if dtype == torch.float16 else "dispatch")
     cut_present(graph_model, spec)
     widen_mask(graph_model)
     name_dimensions(graph_model, spec)

@@ -30,9 +30,10 @@ import torch
 from torch import nn
 
 from fastdllm.export.adapters import MoeSpec
-from fastdllm.export.experts import Form, expand_experts, experts_apart
+from fastdllm.export.experts import Form, expand_experts, experts_apart, read_dense
 from fastdllm.export.graphs import Experts
-from fastdllm.export.onnx_export import save
+from fastdllm.export.precision import PRECISIONS
+from fastdllm.export.weights import place_weights, write_weights
 
 SHAPES = {  # hidden size and mixture
     "llada-moe": (2048, MoeSpec(num_experts=64, experts_per_token=8, expert_size=1024)),
@@ -80,10 +81,10 @@ def make_layers(hidden: int, moe: MoeSpec, layers: int) -> Layers:
     return model
 
 
-def make_graph(model: Layers, hidden: int, form: Form) -> ir.Model:
-    """Trace the layers and store their matrices as they are multiplied by."""
+def write_graph(model: Layers, hidden: int, moe: MoeSpec, form: Form, path: Path) -> int:
+    """Trace the layers and write them as the exporter does; returns the number of nodes."""
     free = torch.export.Dim.DYNAMIC
-    with torch.no_grad(), experts_apart(model) as apart:
+    with torch.no_grad(), experts_apart(model):
         program = torch.onnx.export(
             model,
             (torch.zeros(2, 5, hidden),),
@@ -95,27 +96,14 @@ def make_graph(model: Layers, hidden: int, form: Form) -> ir.Model:
         )
     if program is None:
         raise RuntimeError("torch exported nothing")
-    expand_experts(program.model, apart, form)
-    return store_transposed(program.model)
-
-
-def store_transposed(model: ir.Model) -> ir.Model:
-    """Fold the transposes of the weights, as the exporter does when it writes them."""
-    for node in [node for node in model.graph if node.op_type == "Transpose"]:
-        weight = node.inputs[0]
-        if weight is None or weight.const_value is None or weight.shape is None:
-            continue
-        tensor = weight.const_value
-        weight.shape = ir.Shape(list(weight.shape)[::-1])
-        weight.const_value = ir.LazyTensor(
-            lambda tensor=tensor: ir.tensor(np.ascontiguousarray(tensor.numpy().T)),
-            dtype=tensor.dtype,
-            shape=weight.shape,
-            name=weight.name,
-        )
-        ir.convenience.replace_all_uses_with(node.outputs[0], weight)
-        model.graph.remove(node)
-    return model
+    expand_experts(program.model, form)
+    placed = place_weights(program.model, PRECISIONS["fp32"])
+    read = model.get_parameter
+    write_weights(
+        placed, lambda name: read_dense(read, name, moe.num_experts), path.with_name("weights")
+    )
+    ir.save(program.model, path)
+    return len(program.model.graph)
 
 
 def load(path: Path, threads: int) -> tuple[onnxruntime.InferenceSession, float]:
@@ -143,10 +131,7 @@ def compare(name: str, layers: int, row_counts: list[int], threads: int, repeat:
     for form in FORMS:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
-            graph = make_graph(model, hidden, form)
-            save(graph, path, "weights")
-            nodes = len(graph.graph)
-            del graph
+            nodes = write_graph(model, hidden, moe, form, path)
             sessions[form], seconds = load(path, threads)
         print(f"{name}, {layers} layers, {form}: {nodes} nodes, loaded in {seconds:.1f} s")
     for rows in row_counts:
@@ -177,14 +162,13 @@ def structure(name: str, layers: int, threads: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             start = time.perf_counter()
-            graph = make_graph(model, hidden, form)
+            nodes = write_graph(model, hidden, moe, form, path)
             built = time.perf_counter() - start
-            save(graph, path, "weights")
             session, seconds = load(path, threads)
             _, step = timed(session, {"x": np.ones((1, 32, hidden), np.float32)})
             step = min(timed(session, {"x": np.ones((1, 32, hidden), np.float32)})[1], step)
             print(
-                f"{name}, {layers} layers, {form}: {len(graph.graph)} nodes, "
+                f"{name}, {layers} layers, {form}: {nodes} nodes, "
                 f"{path.stat().st_size / 1e6:.1f} MB graph, built in {built:.0f} s, "
                 f"loaded in {seconds:.1f} s, {step:.1f} ms per pass of 32 rows"
             )

@@ -129,7 +129,13 @@ class Experts(nn.Module):
             node: Tensor = torch.onnx.ops.symbolic(
                 f"{MIXTURE}::Experts",
                 [x, chosen, weights],
-                {"name": self.traced_as, "per_row": self.moe.experts_per_token},
+                {
+                    "name": self.traced_as,
+                    "experts": self.moe.num_experts,
+                    "chosen": self.moe.experts_per_token,
+                    "size": self.moe.expert_size,
+                    "hidden": x.shape[-1],
+                },
                 dtype=x.dtype,
                 shape=x.shape,
                 version=1,

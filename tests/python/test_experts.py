@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from fastdllm.export.adapters import MoeSpec
-from fastdllm.export.experts import Form, expand_experts, experts_apart
+from fastdllm.export.experts import Form, expand_experts, experts_apart, read_dense
 from fastdllm.export.graphs import Experts
-from fastdllm.export.onnx_export import OPSETS, save
+from fastdllm.export.onnx_export import OPSETS
+from fastdllm.export.precision import PRECISIONS
 from fastdllm.export.validate import open_graph
+from fastdllm.export.weights import place_weights, write_weights
 from fastdllm.testing import load_golden
 
 from conftest import GOLDEN, PackageOf
@@ -60,11 +62,11 @@ class Residual(nn.Module):
         return y
 
 
-def graph_of(experts: Experts, form: Form, opset: int = 23, *, data: bool = True) -> ir.Model:
+def graph_of(experts: Experts, form: Form, opset: int = 23) -> ir.Model:
     """Trace x + mixture(x), as the exporter does with a whole model."""
     residual = Residual(experts).eval()
     free = torch.export.Dim.DYNAMIC
-    with torch.no_grad(), experts_apart(residual) as apart:
+    with torch.no_grad(), experts_apart(residual):
         program = torch.onnx.export(
             residual,
             (torch.zeros(2, 5, HIDDEN),),
@@ -75,16 +77,21 @@ def graph_of(experts: Experts, form: Form, opset: int = 23, *, data: bool = True
             verbose=False,
         )
     assert program is not None
-    expand_experts(program.model, apart if data else {"mlp": apart["mlp"].to("meta")}, form)
+    expand_experts(program.model, form)
     return program.model
 
 
 class Graph:
     """A mixture's graph under ONNX Runtime, less the residual."""
 
-    def __init__(self, experts: Experts, form: Form, opset: int, folder: Path) -> None:
-        self.model = graph_of(experts, form, opset)
-        save(self.model, folder / "mixture.onnx", "weights")
+    def __init__(
+        self, experts: Experts, form: Form, opset: int, folder: Path, precision: str = "fp32"
+    ) -> None:
+        model = graph_of(experts, form, opset)
+        read = Residual(experts).get_parameter
+        placed = place_weights(model, PRECISIONS[precision])
+        write_weights(placed, lambda name: read_dense(read, name, EXPERTS), folder / "weights")
+        ir.save(model, folder / "mixture.onnx")
         self.session: onnxruntime.InferenceSession = open_graph(folder / "mixture.onnx")
 
     def __call__(self, x: Tensor) -> np.ndarray[Any, Any]:
@@ -174,11 +181,15 @@ def test_dense_takes_three_matrices_and_no_shape_from_the_data() -> None:
     assert not {"Split", "NonZero", "Loop", "If"} & {node.op_type for node in model.graph}
 
 
-def test_modules_without_data_give_matrices_without_data() -> None:
-    model = graph_of(mixture(), "dispatch", data=False)
-    matrix = model.graph.initializers["mlp.experts.0.gate.weight"]
+@pytest.mark.parametrize("precision", ["bf16", "int8", "int4"])
+def test_experts_may_be_stored_in_fewer_bits(precision: str, tmp_path: Path) -> None:
+    experts, x = mixture(), rows(1, 5)
 
-    assert (matrix.const_value, matrix.shape) == (None, [SIZE, HIDDEN])
+    found = Graph(experts, "dispatch", 23, tmp_path, precision)(x)
+
+    expected = experts(x).numpy()
+    share = np.abs(found - expected).max() / np.abs(expected).max()
+    assert 0 < share < {"bf16": 0.02, "int8": 0.05, "int4": 0.5}[precision]
 
 
 def test_the_experts_are_back_after_a_failed_trace() -> None:

@@ -62,6 +62,7 @@ class _Placer:
         self.graph = graph
         self.precision = precision
         self.quantized: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+        self.joined: set[ir.Value] = set()
         self.constants: dict[str, ir.Value] = {}
 
     def place(self, weight: ir.Value) -> PlacedWeight:
@@ -175,17 +176,10 @@ class _Placer:
 
         So a row's result depends on no other row, whatever a pass feeds beside it.
         """
+        unit, zero = self._unit_and_zero()
         x = cast(ir.Value, node.inputs[0])
-        unit = self._constant("int8.unit", np.float32(1 / INT8_LIMIT))
-        zero = self._constant("int8.zero", np.uint8(INT8_LIMIT + 1))
-        if x not in self.quantized:
-            last = self._constant("last_axis", np.array([-1]))
-            size = self._before(node, f"{x.name}.size", "Abs", [x])
-            largest = self._before(node, f"{x.name}.largest", "ReduceMax", [size, last])
-            share = self._before(node, f"{x.name}.share", "Div", [x, largest])
-            rounded = self._before(node, f"{x.name}.int8", "QuantizeLinear", [share, unit, zero])
-            self.quantized[x] = (rounded, largest)
-        rounded, largest = self.quantized[x]
+        split = _split_of_pieces(x)
+        rounded, largest = self._rounded(x, node)
         name = f"{node.outputs[0].name}.int8"
         product = self._before(
             node,
@@ -194,7 +188,51 @@ class _Placer:
             [rounded, matrix, unit, scale, zero],
             domain=CONTRIB,
         )
-        self._replace(node, self._before(node, name, "Mul", [product, largest]))
+        if split is None:
+            self._replace(node, self._before(node, name, "Mul", [product, largest]))
+        else:
+            self._replace(node, product)
+            self._scale_joined(product, largest)
+
+    def _rounded(self, x: ir.Value, node: ir.Node) -> tuple[ir.Value, ir.Value]:
+        """Return activations as integers and the largest number of each row, before a node.
+
+        Pieces of rows are rounded before they are cut: once, not once per expert.
+        """
+        if x not in self.quantized:
+            split = _split_of_pieces(x)
+            if split is not None:
+                rounded, largest = self._rounded(cast(ir.Value, split.inputs[0]), split)
+                split.replace_input_with(0, rounded)
+                for piece in split.outputs:
+                    piece.type = ir.TensorType(ir.DataType.UINT8)
+                    self.quantized[piece] = (piece, largest)
+                return self.quantized[x]
+            unit, zero = self._unit_and_zero()
+            last = self._constant("last_axis", np.array([-1]))
+            size = self._before(node, f"{x.name}.size", "Abs", [x])
+            largest = self._before(node, f"{x.name}.largest", "ReduceMax", [size, last])
+            share = self._before(node, f"{x.name}.share", "Div", [x, largest])
+            rounded = self._before(node, f"{x.name}.int8", "QuantizeLinear", [share, unit, zero])
+            self.quantized[x] = (rounded, largest)
+        return self.quantized[x]
+
+    def _scale_joined(self, product: ir.Value, largest: ir.Value) -> None:
+        """Scale the rows of the experts' products where they are one tensor again."""
+        joined = next(iter(product.uses())).node.outputs[0]
+        if joined in self.joined:
+            return
+        self.joined.add(joined)
+        scaled = ir.node("Mul", [joined, largest], name=f"{joined.name}.scaled")
+        scaled.outputs[0].name = scaled.name
+        scaled.outputs[0].type, scaled.outputs[0].shape = joined.type, joined.shape
+        ir.convenience.replace_all_uses_with(joined, scaled.outputs[0])
+        scaled.replace_input_with(0, joined)
+        self.graph.insert_after(cast(ir.Node, joined.producer()), scaled)
+
+    def _unit_and_zero(self) -> tuple[ir.Value, ir.Value]:
+        unit = self._constant("int8.unit", np.float32(1 / INT8_LIMIT))
+        return unit, self._constant("int8.zero", np.uint8(INT8_LIMIT + 1))
 
     def _multiply_int4(self, node: ir.Node, encoding: Int4, stored: Sequence[ir.Value]) -> None:
         x, y = cast(ir.Value, node.inputs[0]), node.outputs[0]
@@ -208,6 +246,14 @@ class _Placer:
         name = f"{y.name}.int4"
         product = self._before(node, name, "MatMulNBits", [x, *stored], attributes, CONTRIB)
         self._replace(node, product)
+
+
+def _split_of_pieces(x: ir.Value) -> ir.Node | None:
+    """Return the node that cut x out of the rows of all experts, if one did."""
+    node = x.producer()
+    cut = node is not None and node.op_type == "Split" and len(node.outputs) > 1
+    sizes = node.inputs[1] if node is not None and cut else None
+    return node if sizes is not None and sizes.producer() is not None else None
 
 
 def _matmuls(transpose: ir.Node) -> list[ir.Node]:

@@ -1,6 +1,7 @@
 #include "fastdllm/engine.hpp"
 
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <atomic>
@@ -135,11 +136,12 @@ GenerationResult generate(PyEngine& self, nb::handle prompt_ids, const Generatio
 }
 
 nb::ndarray<nb::numpy, float, nb::ndim<2>> logits(PyEngine& self, nb::handle ids,
-                                                  nb::handle positions) {
+                                                  nb::handle positions,
+                                                  std::optional<std::int64_t> block_length) {
   const std::vector<std::int32_t> input = ids_from(ids, "ids");
   const std::vector<std::int32_t> rows = ids_from(positions, "positions");
-  auto values =
-      std::make_unique<std::vector<float>>(self.serve([&] { return self.logits(input, rows); }));
+  auto values = std::make_unique<std::vector<float>>(
+      self.serve([&] { return self.logits(input, rows, block_length); }));
   const auto vocab_size = static_cast<std::size_t>(self.package().vocab_size);
   float* data = values->data();
   const nb::capsule owner(values.get(),
@@ -204,11 +206,13 @@ void bind_engine(nb::module_& m) {
            "prompt_ids: [P] ids in [0, vocab_size), no mask token, P may be 0. on_commit: called\n"
            "after every pass; False aborts. The GIL is released between calls of it.\n"
            "Errors: ConfigError before any pass; NumericError, BackendError during one.")
-      .def("logits", &logits, "ids"_a, "positions"_a,
+      .def("logits", &logits, "ids"_a, "positions"_a, "block_length"_a = nb::none(),
            nb::sig("def logits(self, ids: collections.abc.Iterable[int] | "
                    "numpy.typing.NDArray[numpy.int32], positions: collections.abc.Iterable[int] | "
-                   "numpy.typing.NDArray[numpy.int32]) -> numpy.typing.NDArray[numpy.float32]"),
-           "One plain pass without cache: float32 logits [len(positions), vocab_size].")
+                   "numpy.typing.NDArray[numpy.int32], block_length: int | None = None) -> "
+                   "numpy.typing.NDArray[numpy.float32]"),
+           "One plain pass without cache: float32 logits [len(positions), vocab_size], before any\n"
+           "logit shift. block_length: of block-causal attention, None = the package's.")
       .def_prop_ro(
           "package", [](const PyEngine& e) -> const PackageInfo& { return e.package(); },
           nb::rv_policy::reference_internal)

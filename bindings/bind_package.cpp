@@ -17,7 +17,7 @@ void bind_package(nb::module_& m) {
       .def_prop_ro("path", [](const PackageInfo& p) { return p.path.string(); })
       .def_ro("format_version", &PackageInfo::format_version)
       .def_ro("family", &PackageInfo::family, "For people; nothing branches on it.")
-      .def_ro("precision", &PackageInfo::precision, "'fp32', 'fp16' or 'bf16'.")
+      .def_ro("precision", &PackageInfo::precision, "'fp32', 'fp16', 'bf16', 'int8' or 'int4'.")
       .def_ro("opset", &PackageInfo::opset)
       .def_prop_ro("graph", [](const PackageInfo& p) { return p.graph.string(); })
       .def_prop_ro("cache_type",
@@ -34,11 +34,14 @@ void bind_package(nb::module_& m) {
       .def_ro("pad_token_id", &PackageInfo::pad_token_id)
       .def_ro("bos_token_id", &PackageInfo::bos_token_id)
       .def_prop_ro("attention",
-                   [](const PackageInfo& p) {
-                     return p.attention == AttentionKind::bidirectional ? "bidirectional"
-                                                                        : "block_causal";
-                   })
+                   [](const PackageInfo& p) { return std::string(name_of(p.attention)); })
       .def_ro("logits_shift", &PackageInfo::logits_shift)
+      .def_ro("block_length", &PackageInfo::block_length)
+      .def_ro("sub_block_length", &PackageInfo::sub_block_length)
+      .def_ro("seed_token", &PackageInfo::seed_token)
+      .def_ro("threshold_inclusive", &PackageInfo::threshold_inclusive)
+      .def_prop_ro("confidence",
+                   [](const PackageInfo& p) { return std::string(name_of(p.confidence)); })
       .def_ro("min_prompt_length", &PackageInfo::min_prompt_length);
   m.def(
       "read_package", [](const std::string& folder) { return read_package(folder); }, "folder"_a,

@@ -60,6 +60,7 @@ void bind_errors(nb::module_& m) {
 NB_MODULE(_core, m) {
   m.doc() = "The C++ runtime of fastdllm. Use it through the package `fastdllm`.";
   fastdllm::python::bind_errors(m);
+  fastdllm::python::bind_config(m);
   fastdllm::python::bind_generation(m);
   fastdllm::python::bind_package(m);
   fastdllm::python::bind_engine(m);

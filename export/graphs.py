@@ -55,12 +55,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, opset: int) -> Tensor:
             x.float(), cos, sin, rotary_embedding_dim=partial, num_heads=x.shape[1]
         )
         return turned.to(x.dtype)
-    first, second, rest = x.float().split(
-        (rotated // 2, rotated // 2, x.shape[-1] - rotated), dim=-1
-    )
+    wide = x.float()
+    first, second = wide[..., :rotated].chunk(2, dim=-1)
     cos, sin = cos[:, None], sin[:, None]
     parts = [first * cos - second * sin, second * cos + first * sin]
-    return torch.cat(parts if rotated == x.shape[-1] else [*parts, rest], dim=-1).to(x.dtype)
+    if rotated < x.shape[-1]:
+        parts.append(wide[..., rotated:])
+    return torch.cat(parts, dim=-1).to(x.dtype)
 
 
 class SwiGlu(nn.Module):
@@ -106,7 +107,7 @@ class Experts(nn.Module):
         scores = logits.softmax(dim=-1) if moe.score == "softmax" else logits.sigmoid()
         ranking = scores + self.expert_bias.float() if moe.expert_bias else scores
         if moe.num_groups > 1:
-            grouped = ranking.unflatten(-1, (moe.num_groups, -1))
+            grouped = ranking.view(*x.shape[:-1], moe.num_groups, -1)
             of_group = grouped.topk(2, dim=-1).values.sum(dim=-1)
             best = of_group.topk(moe.groups_per_token, dim=-1).indices
             eligible = torch.zeros_like(of_group).scatter(-1, best, 1.0) > 0
@@ -187,8 +188,8 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Map x [B,T,hidden] to the same; also return all K and V rows [B,H,S,D].
 
-        mask: bool [B,1,T,S]. wanted: i64 [B,N], the rows whose output is asked for. Every row gives K and V; the others
-        stop there (the last layer: nothing but the head reads its output).
+        mask: bool [B,1,T,S]. wanted: i64 [B,N], the rows whose output is asked for. Every row gives
+        K and V; the others stop there (the last layer: nothing but the head reads its output).
         """
         spec = self.spec
         a = self.attention_norm(x)

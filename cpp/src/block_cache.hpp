@@ -1,6 +1,7 @@
-// The K/V rows that a block's refresh pass hands to its steps.
+// The K/V rows that passes hand on to later ones.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 
@@ -10,36 +11,57 @@
 
 namespace fastdllm {
 
-/// Per layer one key and one value tensor, [batch, kv heads, length, head dim] in the package's
-/// cache type, keys already rotated. All lie in one allocation on the backend's device, made for
-/// `capacity` rows and reused by later requests; a refresh writes them as its present outputs and
-/// the steps bind the same memory as their past inputs.
+/// Two stores of rows on the backend's device: committed ones (finished blocks, kept between
+/// requests) and refreshed ones. A store has per layer one key and one value tensor, [batch, kv
+/// heads, length, head dim] in the package's cache type, keys already rotated, all in one
+/// allocation. A pass reads one store as its past inputs and writes the refreshed store as its
+/// present outputs, so no rows are ever moved: committing swaps the two.
 class BlockCache {
  public:
   BlockCache(Session& session, const PackageInfo& package);
 
-  /// Makes room for `batch` x `capacity` rows; what was cached is gone.
-  void reserve(std::int64_t batch, std::int64_t capacity);
-  /// The next tensors have `length` rows (<= capacity).
-  void resize(std::int64_t length) noexcept { length_ = length; }
+  /// Rows of the batch; what was stored for another batch is gone.
+  void set_batch(std::int64_t batch);
+  /// Makes room for `capacity` rows among the refreshed ones and gives them `length`; what was
+  /// refreshed is gone.
+  void refresh(std::int64_t capacity, std::int64_t length);
+  /// The refreshed rows become the committed ones.
+  void commit() noexcept;
+  void drop_committed() noexcept { stores_[committed_].length = 0; }
 
-  [[nodiscard]] std::int64_t length() const noexcept { return length_; }
-  /// tensor: 2 * layer for keys, 2 * layer + 1 for values. length: rows, 0 or length().
-  [[nodiscard]] TensorView view(std::int64_t tensor, std::int64_t length) noexcept;
-  /// Bytes of K/V for the reserved batch and capacity.
+  [[nodiscard]] std::int64_t committed_length() const noexcept {
+    return stores_[committed_].length;
+  }
+  [[nodiscard]] std::int64_t refreshed_length() const noexcept {
+    return stores_[1 - committed_].length;
+  }
+  /// tensor: 2 * layer for keys, 2 * layer + 1 for values. Valid until the store's next refresh.
+  [[nodiscard]] TensorView committed(std::int64_t tensor) { return view(committed_, tensor); }
+  [[nodiscard]] TensorView refreshed(std::int64_t tensor) { return view(1 - committed_, tensor); }
+  /// A view of no rows, for a pass that starts from nothing.
+  [[nodiscard]] TensorView nothing() noexcept;
+  /// Bytes of K/V held.
   [[nodiscard]] std::int64_t bytes() const noexcept;
 
  private:
+  struct Store {
+    std::unique_ptr<Memory> memory;
+    std::int64_t capacity = 0;  // rows
+    std::int64_t length = 0;
+  };
+
+  [[nodiscard]] TensorView view(std::size_t store, std::int64_t tensor);
+  [[nodiscard]] std::int64_t tensor_bytes(std::int64_t capacity) const noexcept;
+
   Session* session_;
   ElementType type_;
   std::int64_t num_tensors_;
   std::int64_t num_kv_heads_;
   std::int64_t head_dim_;
-  std::int64_t batch_ = 0;
-  std::int64_t capacity_ = 0;
-  std::int64_t length_ = 0;
-  std::int64_t allocated_ = 0;
-  std::unique_ptr<Memory> memory_;
+  std::int64_t batch_ = 1;
+  std::unique_ptr<Memory> nothing_;
+  std::array<Store, 2> stores_;
+  std::size_t committed_ = 0;
 };
 
 }  // namespace fastdllm

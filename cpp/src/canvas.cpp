@@ -1,32 +1,68 @@
 #include "canvas.hpp"
 
+#include <algorithm>
+
 namespace fastdllm {
+namespace {
+
+std::int64_t round_up(std::int64_t value, std::int64_t step) noexcept {
+  return (value + step - 1) / step * step;
+}
+
+}  // namespace
 
 Canvas::Canvas(std::span<const std::int32_t> prompt, std::int64_t new_tokens,
-               std::int64_t block_length, std::int32_t mask_token_id)
+               const BlockLayout& layout, std::int32_t mask_token_id)
     : ids_(prompt.begin(), prompt.end()),
       prompt_length_(std::ssize(prompt)),
-      block_length_(std::min(block_length, new_tokens)),
+      new_tokens_(new_tokens),
+      layout_(layout),
+      first_block_(prompt_length_),
       mask_token_id_(mask_token_id) {
-  ids_.resize(ids_.size() + static_cast<std::size_t>(new_tokens), mask_token_id);
-  masked_.reserve(static_cast<std::size_t>(block_length_));
+  std::int64_t length = prompt_length_ + new_tokens;
+  if (layout_.absolute) {
+    first_block_ = prompt_length_ / layout_.block_length * layout_.block_length;
+    length = round_up(length, layout_.block_length);
+  } else {
+    layout_.block_length = std::min(layout_.block_length, new_tokens);
+  }
+  layout_.sub_block_length = std::min(layout_.sub_block_length, layout_.block_length);
+  ids_.resize(static_cast<std::size_t>(length), mask_token_id);
+  positions_.reserve(static_cast<std::size_t>(layout_.block_length));
 }
 
 std::int64_t Canvas::num_blocks() const noexcept {
-  return (length() - prompt_length_ + block_length_ - 1) / block_length_;
+  return (length() - first_block_ + layout_.block_length - 1) / layout_.block_length;
 }
 
 BlockRange Canvas::block(std::int64_t index) const noexcept {
-  const std::int64_t start = prompt_length_ + index * block_length_;
-  return {start, std::min(start + block_length_, length())};
+  const std::int64_t start = first_block_ + index * layout_.block_length;
+  return {start, std::min(start + layout_.block_length, length())};
 }
 
-std::span<const std::int64_t> Canvas::masked(const BlockRange& block) {
-  masked_.clear();
-  for (std::int64_t i = block.start; i < block.end; ++i) {
-    if (ids_[static_cast<std::size_t>(i)] == mask_token_id_) masked_.push_back(i);
+std::int64_t Canvas::sub_blocks_per_block() const noexcept {
+  return (layout_.block_length + layout_.sub_block_length - 1) / layout_.sub_block_length;
+}
+
+BlockRange Canvas::sub_block(const BlockRange& block, std::int64_t index) const noexcept {
+  const std::int64_t start = block.start + index * layout_.sub_block_length;
+  return {std::min(start, block.end), std::min(start + layout_.sub_block_length, block.end)};
+}
+
+std::span<const std::int64_t> Canvas::masked(const BlockRange& range) {
+  positions_.clear();
+  for (std::int64_t i = range.start; i < range.end; ++i) {
+    if (is_masked(i)) positions_.push_back(i);
   }
-  return masked_;
+  return positions_;
+}
+
+std::span<const std::int64_t> Canvas::generated(const BlockRange& range) {
+  positions_.clear();
+  for (std::int64_t i = std::max(range.start, prompt_length_); i < range.end; ++i) {
+    positions_.push_back(i);
+  }
+  return positions_;
 }
 
 std::int64_t Canvas::stopped_length(std::span<const std::int32_t> stop_ids) const noexcept {

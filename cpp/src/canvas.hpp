@@ -1,7 +1,6 @@
 // The token row a request works on: the prompt, then the new tokens, masked until committed.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -15,22 +14,44 @@ struct BlockRange {
   [[nodiscard]] std::int64_t length() const noexcept { return end - start; }
 };
 
+/// How the canvas is cut into blocks, and blocks into sub-blocks.
+struct BlockLayout {
+  std::int64_t block_length = 1;
+  std::int64_t sub_block_length = 1;  ///< <= block_length
+  /// True: blocks lie at absolute multiples of block_length; the first may begin with prompt
+  /// tokens and the last reaches beyond the new tokens. False: they count from the end of the
+  /// prompt and the last may be short.
+  bool absolute = false;
+};
+
 class Canvas {
  public:
-  Canvas(std::span<const std::int32_t> prompt, std::int64_t new_tokens, std::int64_t block_length,
+  Canvas(std::span<const std::int32_t> prompt, std::int64_t new_tokens, const BlockLayout& layout,
          std::int32_t mask_token_id);
 
   [[nodiscard]] std::int64_t length() const noexcept { return std::ssize(ids_); }
   [[nodiscard]] std::int64_t prompt_length() const noexcept { return prompt_length_; }
   [[nodiscard]] std::span<const std::int32_t> ids() const noexcept { return ids_; }
+  /// The new tokens asked for.
+  [[nodiscard]] std::span<const std::int32_t> new_ids() const noexcept {
+    return std::span(ids_).subspan(static_cast<std::size_t>(prompt_length_),
+                                   static_cast<std::size_t>(new_tokens_));
+  }
 
   [[nodiscard]] std::int64_t num_blocks() const noexcept;
   [[nodiscard]] BlockRange block(std::int64_t index) const noexcept;
+  [[nodiscard]] std::int64_t sub_blocks_per_block() const noexcept;
+  [[nodiscard]] BlockRange sub_block(const BlockRange& block, std::int64_t index) const noexcept;
 
-  /// Masked positions of the block, ascending, absolute. Borrowed, valid until the next call.
-  [[nodiscard]] std::span<const std::int64_t> masked(const BlockRange& block);
+  [[nodiscard]] bool is_masked(std::int64_t position) const noexcept {
+    return ids_[static_cast<std::size_t>(position)] == mask_token_id_;
+  }
+  /// Masked positions of the range, ascending, absolute. Borrowed, valid until the next call.
+  [[nodiscard]] std::span<const std::int64_t> masked(const BlockRange& range);
+  /// Positions of the range behind the prompt, likewise.
+  [[nodiscard]] std::span<const std::int64_t> generated(const BlockRange& range);
 
-  /// Fills masked positions; the ids are no mask tokens.
+  /// Fills a position, or fills it anew; the id is no mask token.
   void commit(std::int64_t position, std::int32_t token_id) noexcept {
     ids_[static_cast<std::size_t>(position)] = token_id;
   }
@@ -40,15 +61,14 @@ class Canvas {
   [[nodiscard]] std::int64_t stopped_length(std::span<const std::int32_t> stop_ids) const noexcept;
   /// Length of the new tokens before the first masked one.
   [[nodiscard]] std::int64_t filled_length() const noexcept;
-  [[nodiscard]] std::span<const std::int32_t> new_ids() const noexcept {
-    return std::span(ids_).subspan(static_cast<std::size_t>(prompt_length_));
-  }
 
  private:
   std::vector<std::int32_t> ids_;
-  std::vector<std::int64_t> masked_;
+  std::vector<std::int64_t> positions_;
   std::int64_t prompt_length_;
-  std::int64_t block_length_;
+  std::int64_t new_tokens_;
+  BlockLayout layout_;
+  std::int64_t first_block_;  // where block 0 starts
   std::int32_t mask_token_id_;
 };
 

@@ -46,14 +46,39 @@ void require_prompt(const PackageInfo& package, std::span<const std::int32_t> id
   }
 }
 
+// What the options mean depends on the model.
+void require_options(const PackageInfo& package, const GenerationConfig& config) {
+  const bool block_causal = package.attention == AttentionKind::block_causal;
+  const std::int64_t block_length = config.block_length.value_or(package.block_length.value_or(1));
+  if (config.sub_block_length && !block_causal) {
+    reject("sub_block_length is for block-causal models; this one is bidirectional");
+  }
+  if (block_causal && block_length > package.max_context_length) {
+    reject(concat("block_length is ", block_length, "; expected at most the model's context of ",
+                  package.max_context_length));
+  }
+  const std::int64_t sub_block_length =
+      config.sub_block_length.value_or(package.sub_block_length.value_or(block_length));
+  if (config.editing_threshold && (package.logits_shift > 0 || sub_block_length < block_length)) {
+    reject("editing_threshold needs a model without logit shift and blocks without sub-blocks");
+  }
+  if (!config.stop_token_ids) return;
+  for (const std::int32_t id : *config.stop_token_ids) {
+    if (id < 0 || id >= package.vocab_size || id == package.mask_token_id) {
+      reject(concat("stop_token_ids holds ", id, "; expected ids in [0, ", package.vocab_size,
+                    ") other than the mask token"));
+    }
+  }
+}
+
 void require_supported(const PackageInfo& package) {
-  if (package.attention != AttentionKind::bidirectional || package.logits_shift != 0) {
-    throw Error(
-        ErrorCode::bad_package,
-        concat("fastdllm.json: this runtime decodes attention 'bidirectional' with "
-               "logits_shift 0; found attention '",
-               package.attention == AttentionKind::bidirectional ? "bidirectional" : "block_causal",
-               "' with logits_shift ", package.logits_shift));
+  const bool block_causal = package.attention == AttentionKind::block_causal;
+  if (package.seed_token != (block_causal && package.logits_shift > 0)) {
+    throw Error(ErrorCode::bad_package,
+                concat("fastdllm.json.model.seed_token is ", package.seed_token ? "true" : "false",
+                       " with attention '", name_of(package.attention), "' and logits_shift ",
+                       package.logits_shift,
+                       "; expected true for block_causal with logits_shift 1 and only there"));
   }
 }
 
@@ -118,19 +143,28 @@ Engine& Engine::operator=(Engine&&) noexcept = default;
 GenerationResult Engine::generate(std::span<const std::int32_t> prompt_ids,
                                   const GenerationConfig& config, const CommitCallback& on_commit) {
   validate(config);
+  require_options(package(), config);
   require_prompt(package(), prompt_ids, config);
   const Turn turn(state_->mutex, state_->running);
   return run_unmask_loop(state_->model, prompt_ids, config, on_commit);
 }
 
 std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
-                                  std::span<const std::int32_t> positions) {
+                                  std::span<const std::int32_t> positions,
+                                  std::optional<std::int64_t> block_length) {
   const std::int64_t length = std::ssize(ids);
   require_ids(package(), ids);
   if (ids.empty() || length > package().max_context_length) {
     reject(concat("got ", length, " ids; expected 1 to ", package().max_context_length));
   }
+  const std::int64_t length_of_block = block_length.value_or(package().block_length.value_or(32));
+  if (length_of_block < 1) {
+    reject(concat("block_length is ", length_of_block, "; expected at least 1"));
+  }
   Pass pass;
+  if (package().attention == AttentionKind::block_causal) {
+    pass.causal_block_length = length_of_block;
+  }
   pass.rows.resize(ids.size());
   std::iota(pass.rows.begin(), pass.rows.end(), std::int64_t{0});
   for (const std::int32_t position : positions) {
@@ -145,7 +179,7 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
   state_->model.begin({.canvas_length = length,
                        .max_logit_rows = std::ssize(positions),
                        .cache_rows = 0,
-                       .want_logits = true});
+                       .wanted = Wanted::logits});
   const Predictions predictions = state_->model.run(pass, ids);
   return {predictions.logits.begin(), predictions.logits.end()};
 }

@@ -50,6 +50,14 @@ class JsonReader {
   /// The members of the object itself.
   [[nodiscard]] const nlohmann::json& members() const noexcept { return object_; }
 
+  [[nodiscard]] bool has(std::string_view key) const { return object_.contains(key); }
+
+  [[nodiscard]] bool boolean(std::string_view key) const {
+    const nlohmann::json& found = value(key);
+    if (!found.is_boolean()) fail(key, "true or false", found);
+    return found.get<bool>();
+  }
+
   [[nodiscard]] bool is_null(std::string_view key) const { return value(key).is_null(); }
 
   [[nodiscard]] const nlohmann::json& array(std::string_view key) const {

@@ -1,5 +1,6 @@
 #include "fastdllm/package.hpp"
 
+#include <algorithm>
 #include <array>
 #include <fstream>
 #include <limits>
@@ -89,9 +90,23 @@ std::optional<std::int32_t> optional_id(const JsonReader& model, std::string_vie
   return static_cast<std::int32_t>(model.integer(key, 0, vocab_size - 1));
 }
 
+std::optional<std::int64_t> optional_integer(const JsonReader& model, std::string_view key,
+                                             std::int64_t least, std::int64_t most) {
+  if (!model.has(key) || model.is_null(key)) return std::nullopt;
+  return model.integer(key, least, most);
+}
+
+template <typename Kind, std::size_t N>
+Kind one_of(const JsonReader& model, std::string_view key, const std::array<Kind, N>& kinds) {
+  std::array<std::string_view, N> names;
+  std::transform(kinds.begin(), kinds.end(), names.begin(), [](Kind k) { return name_of(k); });
+  return kinds[model.one_of(key, names)];
+}
+
 void read_model(const JsonReader& model, PackageInfo& info) {
   constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
-  constexpr std::array<std::string_view, 2> attention{"bidirectional", "block_causal"};
+  constexpr std::array attention{AttentionKind::bidirectional, AttentionKind::block_causal};
+  constexpr std::array confidence{ConfidenceKind::raw, ConfidenceKind::processed};
   info.num_layers = model.integer("num_layers", 1, 4096);
   info.num_heads = model.integer("num_heads", 1, 65536);
   info.num_kv_heads = model.integer("num_kv_heads", 1, info.num_heads);
@@ -114,9 +129,16 @@ void read_model(const JsonReader& model, PackageInfo& info) {
   }
   info.pad_token_id = optional_id(model, "pad_token_id", info.vocab_size);
   info.bos_token_id = optional_id(model, "bos_token_id", info.vocab_size);
-  info.attention = model.one_of("attention", attention) == 0 ? AttentionKind::bidirectional
-                                                             : AttentionKind::block_causal;
+  info.attention = one_of(model, "attention", attention);
   info.logits_shift = model.integer("logits_shift", 0, 1);
+  // Younger keys: a package without them decodes as it always did.
+  info.block_length = optional_integer(model, "block_length", 1, most);
+  info.sub_block_length = optional_integer(model, "sub_block_length", 1, most);
+  if (model.has("seed_token")) info.seed_token = model.boolean("seed_token");
+  if (model.has("threshold_inclusive")) {
+    info.threshold_inclusive = model.boolean("threshold_inclusive");
+  }
+  if (model.has("confidence")) info.confidence = one_of(model, "confidence", confidence);
   info.min_prompt_length = model.integer("min_prompt_length", 0, info.max_context_length);
 }
 
@@ -129,8 +151,24 @@ ElementType read_cache_type(const JsonReader& graph) {
 
 }  // namespace
 
+std::string_view name_of(AttentionKind kind) noexcept {
+  switch (kind) {
+    case AttentionKind::bidirectional: return "bidirectional";
+    case AttentionKind::block_causal: return "block_causal";
+  }
+  return "unknown";
+}
+
+std::string_view name_of(ConfidenceKind kind) noexcept {
+  switch (kind) {
+    case ConfidenceKind::raw: return "raw";
+    case ConfidenceKind::processed: return "processed";
+  }
+  return "unknown";
+}
+
 PackageInfo read_package(const std::filesystem::path& folder) {
-  constexpr std::array<std::string_view, 3> precisions{"fp32", "fp16", "bf16"};
+  constexpr std::array<std::string_view, 5> precisions{"fp32", "fp16", "bf16", "int8", "int4"};
   const json document = read_metadata(folder);
   const JsonReader metadata(document, std::string(metadata_name));
   PackageInfo info;

@@ -1,54 +1,157 @@
 #include "pass.hpp"
 
-namespace fastdllm {
+#include <algorithm>
 
-PassPlanner::PassPlanner(CacheMode mode, std::int64_t canvas_length)
-    : mode_(mode), canvas_length_(canvas_length) {
-  pass_.rows.reserve(static_cast<std::size_t>(canvas_length));
-  pass_.logit_rows.reserve(static_cast<std::size_t>(canvas_length));
+namespace fastdllm {
+namespace {
+
+// A pass over many finished rows is cut so that neither its activations nor its attention weights
+// (rows fed times rows attended to) grow with the context.
+constexpr std::int64_t most_commit_rows = 512;
+constexpr std::int64_t most_attention_cells = std::int64_t{1} << 22;
+
+}  // namespace
+
+PassPlanner::PassPlanner(CacheMode mode, const PackageInfo& package, const Canvas& canvas)
+    : mode_(mode),
+      block_causal_(package.attention == AttentionKind::block_causal),
+      shift_(package.logits_shift),
+      canvas_length_(canvas.length()),
+      block_length_(canvas.block(0).length()),
+      last_block_start_(canvas.block(canvas.num_blocks() - 1).start),
+      has_sub_blocks_(canvas.sub_blocks_per_block() > 1) {
+  pass_.rows.reserve(static_cast<std::size_t>(canvas_length_));
+  pass_.logit_rows.reserve(static_cast<std::size_t>(block_length_));
+  row_of_.resize(static_cast<std::size_t>(canvas_length_));
 }
 
-const Pass& PassPlanner::plan(const BlockRange& block, std::span<const std::int64_t> masked,
-                              bool first, bool last) {
-  if (first || mode_ == CacheMode::none) {
-    plan_refresh(block, last);
-  } else if (!pass_.reuse_cache) {
-    plan_step(block);  // the rows of a block's steps never change
-  }
-  pass_.logit_rows.clear();
-  for (const std::int64_t position : masked) {
-    pass_.logit_rows.push_back(block_row_ + position - block.start);
-  }
-  return pass_;
+bool PassPlanner::keeps_sub_blocks() const noexcept {
+  return mode_ == CacheMode::dual && has_sub_blocks_;
+}
+
+std::int64_t PassPlanner::most_cached_rows() const noexcept {
+  if (mode_ == CacheMode::none) return 0;
+  return block_causal_ ? canvas_length_ : last_block_start_;
 }
 
 void PassPlanner::feed(std::int64_t start, std::int64_t end) {
-  for (std::int64_t position = start; position < end; ++position) pass_.rows.push_back(position);
+  for (std::int64_t position = start; position < end; ++position) {
+    row_of_[static_cast<std::size_t>(position)] = std::ssize(pass_.rows);
+    pass_.rows.push_back(position);
+  }
 }
 
-void PassPlanner::plan_refresh(const BlockRange& block, bool last) {
-  pass_.rows.clear();
-  pass_.reuse_cache = false;
-  pass_.present_length = 0;
-  block_row_ = block.start;
-  if (mode_ == CacheMode::dual && !last) {
+// With shifted logits the row before a position predicts it; nothing stands before the first.
+void PassPlanner::want(std::span<const std::int64_t> positions) {
+  pass_.logit_rows.clear();
+  for (const std::int64_t position : positions) {
+    const std::int64_t row = std::max<std::int64_t>(position - shift_, 0);
+    pass_.logit_rows.push_back(row_of_[static_cast<std::size_t>(row)]);
+  }
+}
+
+const Pass& PassPlanner::plan(const BlockRange& block, const BlockRange& range,
+                              std::span<const std::int64_t> wanted, bool refresh, bool last) {
+  if (refresh || stepped_start_ != range.start) {  // the rows of a range's steps never change
+    stepped_start_ = -1;
+    pass_.rows.clear();
+    pass_.past = Past::none;
+    pass_.present_length = 0;
+    pass_.commit = false;
+    pass_.causal_block_length = 0;
+    if (block_causal_) {
+      plan_block_causal(block, range, refresh);
+    } else {
+      plan_bidirectional(block, refresh, last);
+    }
+    if (!pass_.fills_cache()) stepped_start_ = range.start;
+  }
+  want(wanted);
+  return pass_;
+}
+
+void PassPlanner::plan_bidirectional(const BlockRange& block, bool refresh, bool last) {
+  if (mode_ == CacheMode::none || (refresh && last)) {
+    feed(0, canvas_length_);
+  } else if (!refresh) {
+    pass_.past = Past::refreshed;
+    feed(block.start, mode_ == CacheMode::dual ? block.end : canvas_length_);
+  } else if (mode_ == CacheMode::dual) {
     feed(0, block.start);
     feed(block.end, canvas_length_);
-    block_row_ = static_cast<std::int64_t>(pass_.rows.size());
-    pass_.present_length = block_row_;
+    pass_.present_length = std::ssize(pass_.rows);
     feed(block.start, block.end);
-    return;
+  } else {
+    feed(0, canvas_length_);
+    pass_.present_length = block.start;
   }
-  feed(0, canvas_length_);
-  if (mode_ == CacheMode::prefix && !last) pass_.present_length = block.start;
 }
 
-void PassPlanner::plan_step(const BlockRange& block) {
+void PassPlanner::plan_block_causal(const BlockRange& block, const BlockRange& range,
+                                    bool refresh) {
+  if (mode_ == CacheMode::none) {
+    feed(0, block.end);
+    pass_.causal_block_length = block_length_;
+    return;
+  }
+  pass_.past = Past::committed;
+  if (committed_ < block.start) {  // finished rows go along and are committed
+    feed(committed_, block.end);
+    pass_.present_length = block.start;
+    pass_.commit = true;
+    pass_.causal_block_length = block_length_;
+    committed_ = block.start;
+  } else if (!keeps_sub_blocks()) {
+    feed(block.start, block.end);
+  } else if (refresh) {
+    feed(block.start, range.start);
+    feed(range.end, block.end);
+    pass_.present_length = committed_ + std::ssize(pass_.rows);
+    feed(range.start, range.end);
+  } else {
+    pass_.past = Past::refreshed;
+    feed(range.start, range.end);
+  }
+}
+
+std::int64_t PassPlanner::largest_commit() const noexcept {
+  const std::int64_t attended = committed_ + most_commit_rows;
+  const std::int64_t rows = std::min(most_commit_rows, most_attention_cells / attended);
+  return std::max(rows / block_length_, std::int64_t{1}) * block_length_;
+}
+
+const Pass* PassPlanner::plan_commit(const BlockRange& block, bool for_seed) {
+  const bool naive = mode_ == CacheMode::none;
+  const std::int64_t start = naive ? 0 : committed_;
+  const std::int64_t pending = block.start - start;
+  if (naive && !for_seed) return nullptr;
+  const bool separate = for_seed || keeps_sub_blocks();
+  if (pending == 0 || (!separate && pending + block_length_ <= largest_commit())) return nullptr;
+
+  const std::int64_t count = naive ? pending : std::min(pending, largest_commit());
+  stepped_start_ = -1;
   pass_.rows.clear();
-  pass_.reuse_cache = true;
-  pass_.present_length = 0;
-  block_row_ = 0;
-  feed(block.start, mode_ == CacheMode::dual ? block.end : canvas_length_);
+  feed(start, start + count);
+  pass_.logit_rows.assign(1, count - 1);
+  pass_.past = naive ? Past::none : Past::committed;
+  pass_.present_length = naive ? 0 : start + count;
+  pass_.commit = !naive;
+  pass_.causal_block_length = count > block_length_ ? block_length_ : 0;
+  if (!naive) committed_ = start + count;
+  return &pass_;
+}
+
+const Pass& PassPlanner::plan_cut(std::int64_t length) {
+  stepped_start_ = -1;
+  pass_.rows.clear();
+  feed(length, length + 1);
+  pass_.logit_rows.assign(1, 0);
+  pass_.past = Past::committed;
+  pass_.present_length = length;
+  pass_.commit = true;
+  pass_.causal_block_length = 0;
+  committed_ = length;
+  return pass_;
 }
 
 }  // namespace fastdllm

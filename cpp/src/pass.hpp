@@ -7,43 +7,83 @@
 
 #include "canvas.hpp"
 #include "fastdllm/generation.hpp"
+#include "fastdllm/package.hpp"
 
 namespace fastdllm {
+
+/// Cached rows that a pass attends to.
+enum class Past {
+  none,
+  committed,  ///< of finished blocks: exact, kept from pass to pass and from request to request
+  refreshed,  ///< as the block's (or sub-block's) last refresh pass left them
+};
 
 struct Pass {
   /// Absolute canvas positions of the rows fed, in feed order. [T]
   std::vector<std::int64_t> rows;
-  /// Indices into `rows` whose predictions are wanted. [N]
+  /// Indices into `rows` whose predictions are wanted. [N], N >= 1
   std::vector<std::int64_t> logit_rows;
-  /// Leading rows of (cached + fed) whose K/V the pass hands back; they become the cache.
+  Past past = Past::none;
+  /// Leading rows of (cached + fed) whose K/V the pass hands back, 0 = none. They become the
+  /// committed rows where `commit`, else the refreshed ones.
   std::int64_t present_length = 0;
-  /// True: the cached rows are attended to, and stay as they are. False: the pass starts from
-  /// nothing.
-  bool reuse_cache = false;
+  bool commit = false;
+  /// > 0: a row sees the rows of its own block of this length and of earlier ones. 0: it sees all.
+  std::int64_t causal_block_length = 0;
+
+  [[nodiscard]] bool fills_cache() const noexcept {
+    return past == Past::none || present_length > 0;
+  }
 };
 
-/// Plans a block's passes for a cache mode (Fast-dLLM, arXiv 2505.22618, section 3.2). Attention is
-/// bidirectional, so the order of rows is free: a refresh feeds what will be cached first and the
-/// block last, and its leading K/V rows are the following steps' cache as they are.
+/// Plans passes for a cache mode and the model's facts (Fast-dLLM, arXiv 2505.22618, section 3.2;
+/// v2, arXiv 2509.26328). Within what a row sees the order of keys is free: a pass feeds what will
+/// be cached first and the block last, and its leading K/V rows are the cache as they are.
+///
+/// Results are borrowed and valid until the next call; planning a step allocates nothing.
 class PassPlanner {
  public:
-  PassPlanner(CacheMode mode, std::int64_t canvas_length);
+  PassPlanner(CacheMode mode, const PackageInfo& package, const Canvas& canvas);
 
-  /// masked: the block's masked positions, ascending, absolute. first: the block's first pass.
-  /// last: known to be the block's last pass, so that nothing needs to be cached.
-  /// The result is borrowed and valid until the next call; planning a step allocates nothing.
-  [[nodiscard]] const Pass& plan(const BlockRange& block, std::span<const std::int64_t> masked,
-                                 bool first, bool last);
+  /// A pass that decodes `range` (a block or sub-block) of `block`. wanted: positions whose
+  /// predictions are asked for. refresh: the range's first pass, or its first position is masked
+  /// and only a row outside predicts it. last: known to be the range's last pass.
+  [[nodiscard]] const Pass& plan(const BlockRange& block, const BlockRange& range,
+                                 std::span<const std::int64_t> wanted, bool refresh, bool last);
+
+  /// Block-causal: a pass over finished rows that are not committed yet, or nullptr when what is
+  /// left goes along with the block's first pass. It commits a part of them, all up to
+  /// `block.start` at last. for_seed: the pass that ends at block.start is wanted for its last row.
+  [[nodiscard]] const Pass* plan_commit(const BlockRange& block, bool for_seed);
+
+  /// Block-causal: a pass that keeps `length` committed rows and drops those behind them.
+  [[nodiscard]] const Pass& plan_cut(std::int64_t length);
+
+  [[nodiscard]] std::int64_t committed() const noexcept { return committed_; }
+  void set_committed(std::int64_t rows) noexcept { committed_ = rows; }
+
+  /// The most K/V rows that any pass hands back.
+  [[nodiscard]] std::int64_t most_cached_rows() const noexcept;
 
  private:
   void feed(std::int64_t start, std::int64_t end);
-  void plan_refresh(const BlockRange& block, bool last);
-  void plan_step(const BlockRange& block);
+  void want(std::span<const std::int64_t> positions);
+  void plan_bidirectional(const BlockRange& block, bool refresh, bool last);
+  void plan_block_causal(const BlockRange& block, const BlockRange& range, bool refresh);
+  [[nodiscard]] std::int64_t largest_commit() const noexcept;
+  [[nodiscard]] bool keeps_sub_blocks() const noexcept;
 
   CacheMode mode_;
+  bool block_causal_;
+  std::int64_t shift_;
   std::int64_t canvas_length_;
+  std::int64_t block_length_;
+  std::int64_t last_block_start_;
+  bool has_sub_blocks_;
+  std::int64_t committed_ = 0;
+  std::int64_t stepped_start_ = -1;  // the range whose step rows stand in pass_, -1 = none
   Pass pass_;
-  std::int64_t block_row_ = 0;  // index in rows of the block's first position
+  std::vector<std::int64_t> row_of_;  // canvas position -> index in rows of the last feed
 };
 
 }  // namespace fastdllm

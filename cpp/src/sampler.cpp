@@ -2,48 +2,92 @@
 
 #include "concat.hpp"
 #include "fastdllm/error.hpp"
-#include "sampling.hpp"
 
 namespace fastdllm {
+namespace {
+
+Wanted wanted_of(const GenerationConfig& config, const PackageInfo& package) {
+  const bool filtered =
+      package.confidence == ConfidenceKind::processed && (config.top_p < 1.0 || config.top_k > 0);
+  if (config.temperature > 0.0 || config.cfg_scale > 0.0 || filtered) return Wanted::logits;
+  if (config.remasking == Remasking::margin) return Wanted::margin;
+  if (config.remasking == Remasking::entropy) return Wanted::entropy;
+  return Wanted::confidence;
+}
+
+}  // namespace
 
 Sampler::Sampler(const GenerationConfig& config, const PackageInfo& package, std::int64_t max_rows)
     : config_(config),
       vocab_size_(package.vocab_size),
       mask_token_id_(package.mask_token_id),
+      wanted_(wanted_of(config, package)),
+      token_sampler_({.mask_token_id = package.mask_token_id,
+                      .temperature = config.temperature,
+                      .top_p = config.top_p,
+                      .top_k = config.top_k,
+                      .processed = package.confidence == ConfidenceKind::processed,
+                      .statistics = config.remasking == Remasking::margin ||
+                                    config.remasking == Remasking::entropy}),
       token_ids_(static_cast<std::size_t>(max_rows)),
       confidences_(static_cast<std::size_t>(max_rows)),
+      scores_(static_cast<std::size_t>(max_rows)),
       guided_(config.cfg_scale > 0.0 ? static_cast<std::size_t>(package.vocab_size) : 0) {}
 
-bool Sampler::needs_logits() const noexcept {
-  return config_.temperature > 0.0 || config_.cfg_scale > 0.0;
+Proposals Sampler::propose(const Predictions& predictions, std::span<const std::int64_t> positions,
+                           std::int64_t step) {
+  const std::size_t count = positions.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    const NoiseKey key{config_.seed, positions[i], step};
+    const Proposal proposal = wanted_ == Wanted::logits
+                                  ? from_logits(predictions.logits, i, count, key)
+                                  : from_graph(predictions, i);
+    check(positions[i], step, proposal.token_id, proposal.confidence);
+    token_ids_[i] = proposal.token_id;
+    confidences_[i] = proposal.confidence;
+    scores_[i] = score(proposal, key);
+  }
+  return {std::span(token_ids_).first(count), std::span(confidences_).first(count),
+          std::span(scores_).first(count)};
 }
 
-Proposals Sampler::propose(const Predictions& predictions, std::span<const std::int64_t> masked,
-                           std::int64_t pass) {
-  const std::size_t count = masked.size();
+Proposal Sampler::from_logits(std::span<const float> logits, std::size_t row, std::size_t rows,
+                              const NoiseKey& key) {
   const auto vocab_size = static_cast<std::size_t>(vocab_size_);
-  for (std::size_t i = 0; i < count; ++i) {
-    const NoiseKey key{config_.seed, masked[i], pass};
-    std::int64_t token_id = 0;
-    double confidence = 0.0;
-    if (needs_logits()) {
-      std::span<const float> row = predictions.logits.subspan(i * vocab_size, vocab_size);
-      if (config_.cfg_scale > 0.0) {
-        row = guided(row, predictions.logits.subspan((count + i) * vocab_size, vocab_size));
-      }
-      const Proposal proposal = fastdllm::propose(row, mask_token_id_, config_.temperature, key);
-      token_id = proposal.token_id;
-      confidence = proposal.confidence;
-    } else {
-      token_id = predictions.token_ids[i];
-      // f32 keeps the complement's precision near certainty, where it would not keep confidence's.
-      confidence = 1.0 - double{predictions.complement[i]};
-    }
-    check(masked[i], pass, token_id, confidence);
-    token_ids_[i] = static_cast<std::int32_t>(token_id);
-    confidences_[i] = config_.remasking == Remasking::random ? uniform_confidence(key) : confidence;
+  std::span<const float> own = logits.subspan(row * vocab_size, vocab_size);
+  if (config_.cfg_scale > 0.0) {
+    own = guided(own, logits.subspan((rows + row) * vocab_size, vocab_size));
   }
-  return {std::span(token_ids_).first(count), std::span(confidences_).first(count)};
+  return token_sampler_.propose(own, key);
+}
+
+Proposal Sampler::from_graph(const Predictions& predictions, std::size_t row) {
+  Proposal proposal;
+  proposal.token_id = static_cast<std::int32_t>(predictions.token_ids[row]);
+  // f32 keeps the complement's precision near certainty, where it would not keep confidence's.
+  proposal.confidence = 1.0 - double{predictions.complement[row]};
+  if (!predictions.second_confidence.empty()) {
+    proposal.margin = proposal.confidence - double{predictions.second_confidence[row]};
+  }
+  if (!predictions.entropy.empty()) proposal.entropy = double{predictions.entropy[row]};
+  return proposal;
+}
+
+double Sampler::score(const Proposal& proposal, const NoiseKey& key) const {
+  double score = proposal.confidence;
+  switch (config_.remasking) {
+    case Remasking::low_confidence: break;
+    case Remasking::random:
+    case Remasking::origin: score = uniform_confidence(key); break;
+    case Remasking::margin: score = proposal.margin; break;
+    case Remasking::entropy: score = -proposal.entropy; break;
+    case Remasking::sequential: score = -static_cast<double>(key.position); break;
+  }
+  const bool by_schedule = !config_.threshold && !config_.factor;
+  if (config_.alg_temp > 0.0 && by_schedule && config_.remasking != Remasking::origin) {
+    score = score / config_.alg_temp + position_gumbel(key);
+  }
+  return score;
 }
 
 std::span<const float> Sampler::guided(std::span<const float> conditional,
@@ -55,17 +99,17 @@ std::span<const float> Sampler::guided(std::span<const float> conditional,
   return guided_;
 }
 
-void Sampler::check(std::int64_t position, std::int64_t pass, std::int64_t token_id,
+void Sampler::check(std::int64_t position, std::int64_t step, std::int64_t token_id,
                     double confidence) const {
   constexpr double slack = 1e-3;  // a softmax in reduced precision may pass 1 by rounding
   if (!(confidence >= 0.0 && confidence <= 1.0 + slack)) {
     throw Error(ErrorCode::numeric,
-                concat("pass ", pass, ": the confidence at position ", position, " is ", confidence,
+                concat("pass ", step, ": the confidence at position ", position, " is ", confidence,
                        "; expected a probability (the model's logits hold NaN or infinity)"));
   }
   if (token_id < 0 || token_id >= vocab_size_ || token_id == mask_token_id_) {
     throw Error(ErrorCode::numeric,
-                concat("pass ", pass, ": the model proposes token ", token_id, " at position ",
+                concat("pass ", step, ": the model proposes token ", token_id, " at position ",
                        position, "; expected an id in [0, ", vocab_size_,
                        ") other than the mask token ", mask_token_id_));
   }

@@ -1,4 +1,4 @@
-// From a pass's predictions to one proposal per masked position.
+// From a pass's predictions to one proposal per wanted position.
 #pragma once
 
 #include <cstdint>
@@ -7,39 +7,47 @@
 
 #include "fastdllm/generation.hpp"
 #include "model.hpp"
+#include "sampling.hpp"
 
 namespace fastdllm {
 
-/// Proposals of one pass, by masked position. Borrowed until the next pass.
+/// Proposals of one pass, by wanted position. Borrowed until the next pass.
 struct Proposals {
   std::span<const std::int32_t> token_ids;
-  std::span<const double> confidences;
+  std::span<const double> confidences;  ///< probabilities of the tokens
+  std::span<const double> scores;       ///< what ranks the positions, best first
 };
 
 class Sampler {
  public:
   Sampler(const GenerationConfig& config, const PackageInfo& package, std::int64_t max_rows);
 
-  /// True where the graph's arg-max does not do: sampling and guidance work on the logits.
-  [[nodiscard]] bool needs_logits() const noexcept;
+  /// What the graph must hand back: its own arg-max where that does, else the logits.
+  [[nodiscard]] Wanted wanted() const noexcept { return wanted_; }
 
-  /// masked: the absolute positions behind the predictions' rows. pass: within the request, from 0.
-  /// Errors: Error{numeric} when a confidence is no probability or an id is no token.
+  /// positions: absolute, of the predictions' rows. step: keys the noise. Errors: Error{numeric}
+  /// when a confidence is no probability or an id is no token.
   [[nodiscard]] Proposals propose(const Predictions& predictions,
-                                  std::span<const std::int64_t> masked, std::int64_t pass);
+                                  std::span<const std::int64_t> positions, std::int64_t step);
 
  private:
   /// Classifier-free guidance (arXiv 2502.09992): u + (cfg_scale + 1) (c - u), in f32.
   [[nodiscard]] std::span<const float> guided(std::span<const float> conditional,
                                               std::span<const float> unconditional);
-  void check(std::int64_t position, std::int64_t pass, std::int64_t token_id,
+  [[nodiscard]] Proposal from_logits(std::span<const float> logits, std::size_t row,
+                                     std::size_t rows, const NoiseKey& key);
+  [[nodiscard]] static Proposal from_graph(const Predictions& predictions, std::size_t row);
+  [[nodiscard]] double score(const Proposal& proposal, const NoiseKey& key) const;
+  void check(std::int64_t position, std::int64_t step, std::int64_t token_id,
              double confidence) const;
 
   GenerationConfig config_;
   std::int64_t vocab_size_;
   std::int32_t mask_token_id_;
+  Wanted wanted_;
+  TokenSampler token_sampler_;
   std::vector<std::int32_t> token_ids_;
-  std::vector<double> confidences_;
+  std::vector<double> confidences_, scores_;
   std::vector<float> guided_;
 };
 

@@ -1,13 +1,15 @@
 #include "sampling.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace fastdllm {
 namespace {
 
-enum class Stream : std::uint32_t { token = 0, position = 1 };
+enum class Stream : std::uint32_t { token = 0, position = 1, choice = 2 };
 
 double to_uniform(std::uint32_t word) noexcept {
   return (word + 0.5) * 0x1p-32;
@@ -62,16 +64,49 @@ double uniform_confidence(const NoiseKey& key) noexcept {
   return to_uniform(philox(counter_of(0, key, Stream::position), key.seed)[0]);
 }
 
-Proposal propose(std::span<const float> logits, std::int32_t mask_token_id, double temperature,
-                 const NoiseKey& key) noexcept {
-  const auto mask = static_cast<std::size_t>(mask_token_id);
+double position_gumbel(const NoiseKey& key) noexcept {
+  return gumbel(philox(counter_of(0, key, Stream::choice), key.seed)[0]);
+}
+
+bool TokenSampler::filters(std::size_t vocab_size) const noexcept {
+  return options_.top_p < 1.0 ||
+         (options_.top_k > 0 && static_cast<std::size_t>(options_.top_k) < vocab_size);
+}
+
+// Keeps the best top_k tokens and of them those before which less than top_p is cumulated.
+void TokenSampler::filter(std::span<const float> logits) {
+  order_.resize(logits.size());
+  std::iota(order_.begin(), order_.end(), 0);
+  std::sort(order_.begin(), order_.end(), [&](std::int32_t a, std::int32_t b) {
+    const float x = logits[static_cast<std::size_t>(a)];
+    const float y = logits[static_cast<std::size_t>(b)];
+    return x != y ? x > y : a < b;
+  });
+  const double scale = options_.temperature > 0.0 ? options_.temperature : 1.0;
+  const double largest = logits[static_cast<std::size_t>(order_.front())];
+  double total = 0.0;
+  for (const float logit : logits) total += std::exp((double{logit} - largest) / scale);
+  kept_.assign(logits.size(), -std::numeric_limits<float>::infinity());
+  double before = 0.0;
+  std::size_t count = 0;
+  for (const std::int32_t id : order_) {
+    const auto v = static_cast<std::size_t>(id);
+    if (before > options_.top_p) break;
+    if (options_.top_k > 0 && count == static_cast<std::size_t>(options_.top_k)) break;
+    kept_[v] = logits[v];
+    before += std::exp((double{logits[v]} - largest) / scale) / total;
+    ++count;
+  }
+}
+
+std::size_t TokenSampler::choose(std::span<const float> logits, const NoiseKey& key) const {
+  const auto mask = static_cast<std::size_t>(options_.mask_token_id);
+  const double temperature = options_.temperature;
   std::array<std::uint32_t, 4> words{};
   double best = -std::numeric_limits<double>::infinity();
-  double largest = best;
-  std::size_t chosen = mask == 0 ? 1 : 0;
+  std::size_t chosen = logits.size();
   for (std::size_t v = 0; v < logits.size(); ++v) {
     const double logit = logits[v];
-    if (logit > largest) largest = logit;
     double score = logit;
     if (temperature > 0.0) {
       if (v % 4 == 0) {
@@ -86,9 +121,44 @@ Proposal propose(std::span<const float> logits, std::int32_t mask_token_id, doub
       chosen = v;
     }
   }
+  return chosen;
+}
+
+Proposal TokenSampler::propose(std::span<const float> logits, const NoiseKey& key) {
+  const auto mask = static_cast<std::size_t>(options_.mask_token_id);
+  std::span<const float> kept = logits;
+  const bool sound = std::none_of(logits.begin(), logits.end(), [](float x) { return x != x; });
+  if (sound && filters(logits.size())) {
+    filter(logits);
+    kept = kept_;
+  }
+  std::size_t chosen = choose(kept, key);
+  if (chosen == logits.size()) chosen = choose(logits, key);  // the mask token alone was kept
+  if (chosen == logits.size()) chosen = mask == 0 ? 1 : 0;    // no number at all: NaN, see below
+
+  const bool scaled = options_.processed && options_.temperature > 0.0;
+  const double scale = scaled ? options_.temperature : 1.0;
+  const std::span<const float> distribution = options_.processed ? kept : logits;
+  double largest = logits[chosen];
+  for (const float logit : distribution) largest = std::max(largest, double{logit});
   double total = 0.0;
-  for (const float logit : logits) total += std::exp(double{logit} - largest);
-  return {static_cast<std::int32_t>(chosen), std::exp(double{logits[chosen]} - largest) / total};
+  for (const float logit : distribution) total += std::exp((double{logit} - largest) / scale);
+  const auto probability = [&](float logit) {
+    return std::exp((double{logit} - largest) / scale) / total;
+  };
+  Proposal proposal{static_cast<std::int32_t>(chosen), probability(logits[chosen]), 0.0, 0.0};
+  if (!options_.statistics) return proposal;
+  double best = 0.0;
+  double second = 0.0;
+  for (std::size_t v = 0; v < distribution.size(); ++v) {
+    const double p = probability(distribution[v]);
+    if (p > 0.0) proposal.entropy -= p * std::log(p);
+    if (v == mask || p <= second) continue;
+    second = std::min(p, best);
+    best = std::max(p, best);
+  }
+  proposal.margin = best - second;
+  return proposal;
 }
 
 }  // namespace fastdllm

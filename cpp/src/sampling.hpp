@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace fastdllm {
 
@@ -25,16 +26,41 @@ struct NoiseKey {
 
 /// Uniform in (0, 1): the rank of a position under random remasking.
 [[nodiscard]] double uniform_confidence(const NoiseKey& key) noexcept;
+/// Gumbel noise of a position, for a choice among positions at a temperature.
+[[nodiscard]] double position_gumbel(const NoiseKey& key) noexcept;
 
 struct Proposal {
   std::int32_t token_id = 0;
-  double confidence = 0.0;  ///< softmax probability of token_id; NaN when a logit is NaN
+  double confidence = 0.0;  ///< probability of token_id; NaN when a logit is NaN
+  double margin = 0.0;      ///< the best token's probability minus the next best one's, mask aside
+  double entropy = 0.0;     ///< nats
 };
 
-/// The arg-max (temperature 0) or a Gumbel-max sample of softmax(logits / temperature), never
-/// `mask_token_id`; its confidence is that of the plain softmax over all logits, in f64.
-/// logits: f32 [V]; V >= 2.
-[[nodiscard]] Proposal propose(std::span<const float> logits, std::int32_t mask_token_id,
-                               double temperature, const NoiseKey& key) noexcept;
+/// Proposes tokens from rows of logits; scratch memory is kept between rows.
+class TokenSampler {
+ public:
+  struct Options {
+    std::int32_t mask_token_id = 0;  ///< takes part in the softmax, is never proposed
+    double temperature = 0.0;        ///< 0 = arg-max, else a Gumbel-max sample
+    double top_p = 1.0;              ///< keep the best tokens until their probability passes this
+    std::int64_t top_k = 0;          ///< keep the k best tokens; 0 = all
+    bool processed = false;          ///< probabilities are those of the distribution sampled from
+    bool statistics = false;         ///< fill margin and entropy
+  };
+  explicit TokenSampler(const Options& options) : options_(options) {}
+
+  /// logits: f32 [V]; V >= 2. Probabilities are softmaxes over all logits, mask token included, or
+  /// over the kept ones where `processed`, in f64.
+  [[nodiscard]] Proposal propose(std::span<const float> logits, const NoiseKey& key);
+
+ private:
+  void filter(std::span<const float> logits);
+  [[nodiscard]] std::size_t choose(std::span<const float> logits, const NoiseKey& key) const;
+  [[nodiscard]] bool filters(std::size_t vocab_size) const noexcept;
+
+  Options options_;
+  std::vector<float> kept_;  // the logits, -infinity where a filter drops the token
+  std::vector<std::int32_t> order_;
+};
 
 }  // namespace fastdllm

@@ -5,56 +5,102 @@
 
 namespace fastdllm {
 
-StepSchedule::StepSchedule(const GenerationConfig& config, std::int64_t num_blocks)
-    : steps_(config.steps.value_or(0)), num_blocks_(num_blocks) {}
+StepSchedule::StepSchedule(const GenerationConfig& config, std::int64_t num_blocks,
+                           bool first_token)
+    : steps_(config.steps.value_or(0)),
+      steps_per_block_(config.steps_per_block.value_or(0)),
+      num_blocks_(num_blocks),
+      first_token_(first_token) {
+  if (config.eps) eps_ = static_cast<float>(*config.eps);
+}
 
-std::int64_t StepSchedule::steps_of(std::int64_t block, std::int64_t block_masks) const noexcept {
-  if (steps_ == 0) return block_masks;
+std::int64_t StepSchedule::steps_of(std::int64_t block, std::int64_t length) const noexcept {
+  if (steps_per_block_ > 0) return steps_per_block_;
+  if (steps_ == 0) return length;
   const std::int64_t share = steps_ / num_blocks_ + (block < steps_ % num_blocks_ ? 1 : 0);
   return std::max<std::int64_t>(share, 1);
 }
 
-std::int64_t StepSchedule::quota(std::int64_t block, std::int64_t index,
-                                 std::int64_t block_masks) const noexcept {
-  const std::int64_t steps = steps_of(block, block_masks);
-  return std::max<std::int64_t>(block_masks / steps + (index < block_masks % steps ? 1 : 0), 1);
+// steps + 1 numbers evenly from 1 to eps, computed from the nearer end.
+float StepSchedule::time_step(std::int64_t index, std::int64_t steps) const noexcept {
+  const float stride = (*eps_ - 1.0F) / static_cast<float>(steps);
+  if (index < (steps + 1) / 2) return 1.0F + stride * static_cast<float>(index);
+  return *eps_ - stride * static_cast<float>(steps - index);
 }
 
-// Most confident first; stable, so that equal confidences keep the order of their positions.
-void UnmaskPolicy::rank(std::span<const double> confidences) {
+float StepSchedule::revealed(std::int64_t index, std::int64_t steps) const noexcept {
+  return 1.0F - time_step(index + 1, steps) / time_step(index, steps);
+}
+
+std::int64_t StepSchedule::quota(std::int64_t block, std::int64_t index, std::int64_t length,
+                                 std::int64_t masked) const noexcept {
+  std::int64_t steps = steps_of(block, length);
+  if (first_token_ && index == 0) return 1;
+  if (eps_) {
+    if (index >= steps - 1) return masked;
+    return static_cast<std::int64_t>(static_cast<float>(masked) * revealed(index, steps));
+  }
+  if (first_token_) {
+    steps = std::max<std::int64_t>(steps - 1, 1);
+    --index;
+    --length;
+  }
+  return std::max<std::int64_t>(length / steps + (index < length % steps ? 1 : 0), 1);
+}
+
+double StepSchedule::rate(std::int64_t block, std::int64_t index, std::int64_t length,
+                          std::int64_t masked) const noexcept {
+  const std::int64_t steps = steps_of(block, length);
+  if (index >= steps - 1 || masked == 0) return 1.0;
+  if (eps_) return double{revealed(index, steps)};
+  return static_cast<double>(quota(block, index, length, masked)) / static_cast<double>(masked);
+}
+
+// Best first; equal scores keep the order of their positions.
+void UnmaskPolicy::rank(std::span<const double> scores) {
   std::sort(order_.begin(), order_.end(), [&](std::size_t a, std::size_t b) {
-    return confidences[a] != confidences[b] ? confidences[a] > confidences[b] : a < b;
+    return scores[a] != scores[b] ? scores[a] > scores[b] : a < b;
   });
 }
 
 // Fast-dLLM's factor rule (arXiv 2505.22618, section 3.3, as its code has it): the n-th most
 // confident needs 1 - factor / (n + 1); when only the very last one fails, all are accepted.
-std::size_t UnmaskPolicy::count_by_factor(std::span<const double> confidences) const {
+std::size_t UnmaskPolicy::count_by_factor(std::span<const double> scores) const {
   const std::size_t count = order_.size();
   for (std::size_t n = 2; n < count; ++n) {
     const double limit = 1.0 - *config_.factor / static_cast<double>(n + 1);
-    if (confidences[order_[n - 1]] < limit) return n - 1;
+    if (scores[order_[n - 1]] < limit) return n - 1;
   }
   return count;
 }
 
-std::span<const std::size_t> UnmaskPolicy::choose(std::span<const double> confidences,
-                                                  std::int64_t quota) {
-  order_.resize(confidences.size());
-  std::iota(order_.begin(), order_.end(), std::size_t{0});
-  if (confidences.empty()) return order_;
+std::size_t UnmaskPolicy::count_by_threshold(std::span<const double> scores) const {
+  const double threshold = *config_.threshold;
+  return static_cast<std::size_t>(std::count_if(scores.begin(), scores.end(), [&](double score) {
+    return threshold_inclusive_ ? score >= threshold : score > threshold;
+  }));
+}
 
+std::span<const std::size_t> UnmaskPolicy::choose(std::span<const double> scores,
+                                                  std::int64_t quota, double rate) {
+  order_.resize(scores.size());
+  std::iota(order_.begin(), order_.end(), std::size_t{0});
+  if (scores.empty()) return order_;
+  if (config_.remasking == Remasking::origin) {
+    std::erase_if(order_, [&](std::size_t i) { return rate < 1.0 && scores[i] >= rate; });
+    return order_;
+  }
+  auto count = static_cast<std::size_t>(std::max<std::int64_t>(quota, 1));
   if (config_.factor) {
-    rank(confidences);
-    order_.resize(count_by_factor(confidences));
+    rank(scores);
+    count = count_by_factor(scores);
   } else if (config_.threshold) {
-    const auto best = static_cast<std::size_t>(
-        std::max_element(confidences.begin(), confidences.end()) - confidences.begin());
-    std::erase_if(order_,
-                  [&](std::size_t i) { return i != best && confidences[i] < *config_.threshold; });
-  } else if (quota < static_cast<std::int64_t>(order_.size())) {
-    rank(confidences);
-    order_.resize(static_cast<std::size_t>(quota));
+    const std::size_t least = config_.steps_per_block ? count : 1;
+    count = std::max(count_by_threshold(scores), least);
+  }
+  if (count < order_.size()) {
+    if (!config_.factor) rank(scores);
+    order_.resize(count);
   }
   std::sort(order_.begin(), order_.end());
   return order_;

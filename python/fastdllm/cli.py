@@ -118,40 +118,42 @@ def _package_command(
 
 def _add_config(command: argparse.ArgumentParser) -> None:
     """Add an option per field of GenerationConfig, with its name and default."""
-    command.add_argument("--max-new-tokens", type=_integer, default=128)
-    command.add_argument("--block-length", type=_integer, default=32)
-    command.add_argument("--steps", type=_integer, help="passes over the whole generation")
-    command.add_argument(
-        "--threshold", type=float, help="default 0.9 unless --steps or --factor is given"
-    )
-    command.add_argument("--factor", type=float)
-    command.add_argument("--cache", choices=("none", "prefix", "dual"), default="dual")
-    command.add_argument(
-        "--remasking", choices=("low_confidence", "random"), default="low_confidence"
-    )
-    command.add_argument("--temperature", type=float, default=0.0)
-    command.add_argument("--cfg-scale", type=float, default=0.0)
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--ignore-eos", action="store_true")
+    defaults = GenerationConfig().to_dict()
+    choices = {
+        "cache": ("none", "prefix", "dual"),
+        "remasking": ("low_confidence", "random", "margin", "entropy", "sequential", "origin"),
+        "stop_at": ("token", "block"),
+    }
+    floats = {"eps", "threshold", "factor", "editing_threshold"}
+    notes = {
+        "block_length": "default: the package's, or 32",
+        "sub_block_length": "default: the package's, or the block",
+        "steps": "passes over the whole generation",
+        "threshold": "default 0.9 unless a schedule or --factor is given",
+        "stop_token_ids": "default: the package's end-of-text ids",
+    }
+    for name, default in defaults.items():
+        options: dict[str, Any] = {"default": default, "help": notes.get(name)}
+        if name in choices:
+            options["choices"] = choices[name]
+        elif isinstance(default, bool):
+            options["action"] = "store_true"
+        elif name == "stop_token_ids":
+            options |= {"type": _integer, "nargs": "*"}
+        elif isinstance(default, float) or name in floats:
+            options["type"] = float
+        else:
+            options["type"] = int if name == "seed" else _integer
+        command.add_argument(f"--{name.replace('_', '-')}", **options)
 
 
 def _config(options: argparse.Namespace) -> GenerationConfig:
-    threshold = options.threshold
-    if threshold is None and options.steps is None and options.factor is None:
-        threshold = 0.9
-    return GenerationConfig(
-        max_new_tokens=options.max_new_tokens,
-        block_length=options.block_length,
-        steps=options.steps,
-        threshold=threshold,
-        factor=options.factor,
-        cache=options.cache,
-        remasking=options.remasking,
-        temperature=options.temperature,
-        cfg_scale=options.cfg_scale,
-        seed=options.seed,
-        ignore_eos=options.ignore_eos,
-    )
+    fields = {name: getattr(options, name) for name in GenerationConfig().to_dict()}
+    schedules = ("steps", "steps_per_block", "eps", "factor", "threshold")
+    by_schedule = fields["remasking"] in ("entropy", "sequential", "origin")
+    if not by_schedule and all(fields[name] is None for name in schedules):
+        fields["threshold"] = 0.9
+    return GenerationConfig(**fields)
 
 
 def _print_json(content: object) -> None:

@@ -6,7 +6,7 @@ import operator
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,19 +113,23 @@ class LLM:
         return self._stream(ids, config or default_config())
 
     def _stream(self, ids: list[int], config: GenerationConfig) -> Iterator[str]:
-        stop_ids = () if config.ignore_eos else self.engine.package.eos_token_ids
-        text = TextStream(self.codec, stop_ids)
+        text = TextStream(self.codec, self._stop_ids(config))
+        pending: dict[int, int] = {}  # tokens that can still be edited
         pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
         left = threading.Event()
 
         def on_commit(event: CommitEvent) -> bool:
-            if piece := text.push(event.positions, event.token_ids):
-                pieces.put(piece)
+            pending.update(zip(event.positions.tolist(), event.token_ids.tolist(), strict=True))
+            if config.editing_threshold is None or event.block_finished:
+                if piece := text.push(pending.keys(), pending.values()):
+                    pieces.put(piece)
+                pending.clear()
             return not left.is_set()
 
         def work() -> None:
             try:
                 self.engine.generate(ids, config, on_commit)
+                text.push(pending.keys(), pending.values())
                 pieces.put(text.finish())
                 pieces.put(None)
             except BaseException as problem:  # handed to the reader
@@ -142,6 +146,13 @@ class LLM:
         finally:
             left.set()
             worker.join()
+
+    def _stop_ids(self, config: GenerationConfig) -> Iterable[int]:
+        """Return the tokens that end the text; none where the answer goes on behind them."""
+        if config.ignore_eos or config.stop_at == "block":
+            return ()
+        named = config.stop_token_ids
+        return self.engine.package.eos_token_ids if named is None else named
 
     def _completion(self, ids: list[int], result: GenerationResult) -> Completion:
         return Completion(

@@ -1,7 +1,8 @@
 """The whole method in NumPy: the readable specification that tests hold the C++ runtime against.
 
-Block-wise caches, threshold and factor: Fast-dLLM (arXiv 2505.22618). Masked diffusion, remasking
-and guidance: LLaDA (arXiv 2502.09992). B batch, T rows fed, P cached rows, N rows asked for.
+Block-wise caches: Fast-dLLM (arXiv 2505.22618), sub-blocks: Fast-dLLM v2 (arXiv 2509.26328), token
+editing: LLaDA2.1. The rules of a pass are in reference_rules.py. B batch, T rows fed, P cached
+rows, N rows asked for, V vocabulary, H K/V heads, D head dim; Q is 1 or T.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdllm import reference_rules as rules
 from fastdllm._core import GenerationConfig
+from fastdllm.reference_rules import Facts
 
 Array = NDArray[Any]
 
@@ -28,6 +31,7 @@ class Forward(Protocol):
         past: list[Array] | None,  # each [B,H,P,D]
         logit_indices: Array,  # [B,N] into T
         present_length: int,  # leading rows of (past + fresh) to hand back
+        attention_mask: Array | None = None,  # bool [B,1,Q,P+T]; None = all true
     ) -> tuple[Array, list[Array]]:  # logits f32 [B,N,V], present
         """Run it."""
         ...
@@ -35,7 +39,7 @@ class Forward(Protocol):
 
 @dataclass
 class Trace:
-    """What a decode gave: the result, and the positions and tokens of every pass."""
+    """What a decode gave: the result, and what passes wrote of it, as positions and tokens."""
 
     token_ids: list[int] = field(default_factory=list)
     num_passes: int = 0
@@ -45,146 +49,243 @@ class Trace:
     commits: list[tuple[list[int], list[int]]] = field(default_factory=list)
 
 
-def philox(counter: tuple[Array | int, ...], seed: int) -> list[Array]:
-    """Philox4x32-10 (Salmon et al., SC 2011) on u32 counters, elementwise."""
-    c = [np.asarray(word, np.uint64) for word in np.broadcast_arrays(*counter)]
-    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
-    low = np.uint64(0xFFFFFFFF)
-    for _ in range(10):
-        p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        high0, high1 = p0 >> np.uint64(32), p1 >> np.uint64(32)
-        c = [high1 ^ c[1] ^ np.uint64(k0), p1 & low, high0 ^ c[3] ^ np.uint64(k1), p0 & low]
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return c
+@dataclass(frozen=True)
+class Cached:
+    """K and V of some positions i64 [P], in the order in which they lie in the tensors."""
+
+    positions: Array = field(default_factory=lambda: np.arange(0))
+    tensors: list[Array] | None = None  # each [B,H,P,D]
+
+    def first(self, count: int) -> Cached:
+        """Keep the leading rows."""
+        tensors = self.tensors and [rows[:, :, :count] for rows in self.tensors]
+        return Cached(self.positions[:count], tensors)
 
 
-def portable_log(x: Array) -> Array:
-    """Natural logarithm by IEEE operations alone, bit for bit what C++ computes."""
-    m, exponent = np.frexp(x)
-    small = m < 0.7071067811865476
-    m, exponent = np.where(small, m * 2.0, m), exponent - small
-    f = (m - 1.0) / (m + 1.0)
-    z = f * f
-    series = np.full_like(z, 1.0 / 23.0)
-    for d in range(21, 0, -2):
-        series = series * z + 1.0 / d
-    return np.asarray(exponent * 0.6931471805599453 + (2.0 * f) * series)
+class _Decoder:
+    """One request. Positions are absolute, prompt included; rows are named by their position."""
 
+    def __init__(
+        self, forward: Forward, prompt: Sequence[int], config: GenerationConfig, facts: Facts
+    ) -> None:
+        self.forward, self.config, self.facts = forward, config, facts
+        self.trace = Trace()
+        self.causal = facts.attention == "block_causal"
+        self.length = config.block_length or facts.block_length or 32
+        self.sub_length = self.length
+        if self.causal:
+            self.sub_length = config.sub_block_length or facts.sub_block_length or self.length
+        self.start = len(prompt)
+        self.end = self.start + config.max_new_tokens
+        if self.causal:  # whole blocks, counted from position 0
+            self.end = -(-self.end // self.length) * self.length
+        masks = np.full(self.end - self.start, facts.mask_token_id)
+        self.canvas = np.concatenate([np.asarray(prompt, np.int64), masks])
+        self.stops: list[int] = []
+        if not config.ignore_eos:
+            named = config.stop_token_ids
+            self.stops = list(facts.eos_token_ids if named is None else named)
+        self.final = Cached()  # rows whose K and V will not change any more
+        self.around: Cached | None = None  # dual: all that a pass over `inner` alone attends to
+        self.inner: Array = np.arange(0)
 
-def uniform(counter: tuple[Array | int, ...], seed: int) -> list[Array]:
-    """Four uniforms in (0, 1) per counter."""
-    return [(word.astype(np.float64) + 0.5) * 2.0**-32 for word in philox(counter, seed)]
+    def masked(self, positions: Array) -> Array:
+        """Pick the positions that are still masks."""
+        return np.asarray(positions[self.canvas[positions] == self.facts.mask_token_id])
 
-
-def propose(
-    logits: Array, mask_token_id: int, config: GenerationConfig, position: int, step: int
-) -> tuple[int, float]:
-    """Choose a token for one position (logits f32 [V]) and its confidence."""
-    wide = logits.astype(np.float64)
-    score = wide.copy()
-    if config.temperature > 0:
-        groups = np.arange((len(wide) + 3) // 4)
-        noise = np.stack(uniform((groups, position, step, 0), config.seed), axis=1).reshape(-1)
-        gumbel = -portable_log(-portable_log(noise[: len(wide)]))
-        score = wide + config.temperature * gumbel
-    score[mask_token_id] = -np.inf
-    token = int(score.argmax())
-    if config.remasking == "random":
-        return token, float(uniform((0, position, step, 1), config.seed)[0])
-    powers = np.exp(wide - wide.max())
-    return token, float(powers[token] / powers.sum())
-
-
-def choose(confidences: Sequence[float], config: GenerationConfig, quota: int) -> list[int]:
-    """Return the indices to commit, ascending; never none of some. Ties go to the lowest index."""
-    c = np.asarray(confidences, np.float64)
-    order = np.argsort(-c, kind="stable")
-    count = min(quota, len(c))
-    if config.factor is not None:
-        count = len(c)
-        for n in range(2, len(c)):  # a failure of the very last one alone does not count
-            if c[order[n - 1]] < 1.0 - config.factor / (n + 1):
-                count = n - 1
+    def decode(self) -> Trace:
+        """Decode block by block."""
+        first = self.start // self.length * self.length if self.causal else self.start
+        starts = range(first, self.end, self.length)
+        for number, s in enumerate(starts):
+            if self.block(s, min(s + self.length, self.end), number, len(starts)):
                 break
-    elif config.threshold is not None:
-        return sorted({int(order[0]), *np.flatnonzero(c >= config.threshold).tolist()})
-    return sorted(order[:count].tolist())
+        return self.trace
 
+    def block(self, s: int, e: int, number: int, num_blocks: int) -> bool:
+        """Decode one block [s, e); true when that ends the generation."""
+        config = self.config
+        editing = config.editing_threshold is not None
+        steps = rules.steps_of(number, num_blocks, e - s, config)
+        self.around = None
+        if not self.causal:
+            self.final = Cached()  # every row attends to every other: all of them have changed
+        if self.facts.seed_token and s > 0 and len(self.masked(np.array([s]))) and self.seed(s):
+            return True
+        # With a shift the row before the block predicts its first position, and only the pass that
+        # refreshes the cache feeds that row: it commits this one position and no other.
+        first_alone = not self.causal and self.facts.logits_shift == 1 and config.cache != "none"
+        index = passes_without_masks = 0
+        while True:
+            masked = self.masked(np.arange(s, e))
+            if len(masked) == 0:
+                if not editing or passes_without_masks == config.max_post_steps:
+                    break
+                passes_without_masks += 1
+            inner = np.arange(s, e)
+            if len(masked) > 0:
+                sub = s + (masked[0] - s) // self.sub_length * self.sub_length
+                inner = np.arange(sub, min(sub + self.sub_length, e))
+            eligible = self.masked(inner)
+            quota = rules.quota_of(index, steps, e - s, len(masked), config)
+            share = 0.0
+            if config.remasking == "origin" and len(eligible) > 0:
+                share = rules.origin_share(index, steps, quota, len(eligible), config)
+            if first_alone and index == 0:
+                eligible, quota, share = eligible[:1], 1, 1.0
+            if len(eligible) > 0 and quota == 0 and config.remasking != "origin":
+                index += 1
+                continue
+            # Models that are edited have no shift and no sub-blocks.
+            filled = (
+                np.setdiff1d(np.arange(max(s, self.start), e), masked) if editing else inner[:0]
+            )
+            logits = self.look(s, e, inner, np.append(eligible, filled))
+            tokens = self.fill(logits, eligible.tolist(), quota, share)
+            edits = self.edit(logits, filled.tolist())
+            self.commit(tokens | edits)
+            index += 1
+            if not editing and self.finish(e):
+                return True
+            if len(masked) == 0 and not edits:
+                break
+        return editing and self.finish(e)
 
-def steps_of(block: int, num_blocks: int, block_masks: int, steps: int | None) -> int:
-    """Divide the steps among the blocks: the first ones get one more, each at least one."""
-    if steps is None:
-        return block_masks
-    return max(1, steps // num_blocks + (block < steps % num_blocks))
+    def seed(self, s: int) -> bool:
+        """Commit the first token of a block: the pass that completes the rows before gives it."""
+        if self.config.cache == "none":
+            logits, _ = self.run(np.arange(s), np.array([s - 1]), Cached(), 0)
+        else:
+            fed = np.arange(len(self.final.positions), s)
+            logits, self.final = self.run(fed, np.array([s - 1]), self.final, s)
+        step = self.trace.num_passes - 1
+        self.commit({s: rules.propose(logits[0], self.config, self.facts, s, step)[0]})
+        return self.config.editing_threshold is None and self.finish(s + self.length)
+
+    def look(self, s: int, e: int, inner: Array, wanted: Array) -> dict[int, Array]:
+        """Run a pass of block [s, e); return logits [V] by the position that they predict.
+
+        inner: the rows that a pass of the dual cache feeds; wanted: positions to be predicted.
+        """
+        end = e if self.causal else self.end
+        rest = np.arange(len(self.final.positions), end)  # all that is not final
+        small = False
+        if self.config.cache == "dual":
+            known = self.around is not None and self.inner[0] == inner[0]
+            small = known and not (self.causal and len(self.masked(inner[:1])) > 0)
+        if self.config.cache == "none":
+            fed, past, keep = np.arange(end), Cached(), 0
+        elif self.config.cache == "prefix":
+            fed, past, keep = rest, self.final, s
+        elif small and self.around is not None:
+            fed, past, keep = inner, self.around, 0
+        else:  # what the small passes attend to comes first, so that it comes back in one piece
+            outside = np.setdiff1d(rest, inner)
+            fed, past = np.append(outside, inner), self.final
+            keep = len(past.positions) + len(outside)
+
+        logits, present = self.run(fed, np.maximum(wanted - self.facts.logits_shift, 0), past, keep)
+        if self.config.cache == "dual" and not small:
+            self.around, self.inner = present, inner
+        if keep > 0 and (self.causal or self.config.cache == "prefix"):
+            self.final = present.first(s)
+        return dict(zip(wanted.tolist(), logits, strict=True))
+
+    def run(self, fed: Array, asked: Array, past: Cached, keep: int) -> tuple[Array, Cached]:
+        """Feed positions [T]; return the outputs f32 [N,V] at `asked` and the first `keep` rows."""
+        keys = np.append(past.positions, fed)
+        ids = [self.canvas[fed]]
+        if self.config.cfg_scale > 0:  # the second row of the batch does not know the prompt
+            ids.append(np.where(fed < self.start, self.facts.mask_token_id, self.canvas[fed]))
+        batch = len(ids)
+        sees = None
+        if self.causal:
+            sees = fed[:, None] // self.length >= keys // self.length
+            sees = np.stack([sees[None]] * batch)
+        indices = [int(np.flatnonzero(fed == position)[0]) for position in asked]
+        logits, present = self.forward(
+            np.stack(ids),
+            np.stack([fed] * batch),
+            past.tensors,
+            np.array([indices] * batch, np.int64),
+            keep,
+            sees,
+        )
+        self.trace.num_passes += 1
+        self.trace.rows_computed += batch * len(fed)
+        self.trace.logit_rows_computed += batch * len(asked)
+        if self.config.cfg_scale > 0:
+            weight = np.float32(self.config.cfg_scale) + np.float32(1)
+            logits = logits[1:] + weight * (logits[:1] - logits[1:])
+        return logits[0], Cached(keys[:keep], present)
+
+    def propose(self, logits: dict[int, Array], positions: list[int]) -> list[tuple[int, Array]]:
+        """Choose a token for each position; return it with the probabilities f64 [V]."""
+        step = self.trace.num_passes - 1
+        return [rules.propose(logits[p], self.config, self.facts, p, step) for p in positions]
+
+    def fill(
+        self, logits: dict[int, Array], positions: list[int], quota: int, share: float
+    ) -> dict[int, int]:
+        """Choose among the masked positions; return tokens by position."""
+        config, step = self.config, self.trace.num_passes - 1
+        found = self.propose(logits, positions)
+        scores = [
+            rules.score(token, probabilities, config, self.facts, p, step)
+            for p, (token, probabilities) in zip(positions, found, strict=True)
+        ]
+        if config.remasking == "origin":
+            chosen = [i for i, uniform in enumerate(scores) if uniform < share]
+        else:
+            if config.alg_temp > 0 and rules.by_quota(config):
+                noise = [rules.uniform((0, p, step, 2), config.seed)[0] for p in positions]
+                scores = [
+                    score / config.alg_temp + float(rules.gumbel(u))
+                    for score, u in zip(scores, noise, strict=True)
+                ]
+            inclusive = self.facts.threshold_inclusive
+            chosen = rules.choose(scores, config, quota, inclusive=inclusive)
+        return {positions[i]: found[i][0] for i in chosen}
+
+    def edit(self, logits: dict[int, Array], positions: list[int]) -> dict[int, int]:
+        """Overwrite filled positions where another token is now sure; return tokens by position."""
+        threshold = self.config.editing_threshold
+        if threshold is None:
+            return {}
+        found = dict(zip(positions, self.propose(logits, positions), strict=True))
+        return {
+            position: token
+            for position, (token, probabilities) in found.items()
+            if token != self.canvas[position] and probabilities[token] > threshold
+        }
+
+    def commit(self, tokens: dict[int, int]) -> None:
+        """Write tokens by position."""
+        positions = sorted(tokens)
+        self.canvas[positions] = [tokens[p] for p in positions]
+        seen = [p for p in positions if p < self.start + self.config.max_new_tokens]
+        if seen:
+            self.trace.commits.append(([p - self.start for p in seen], [tokens[p] for p in seen]))
+
+    def finish(self, e: int) -> bool:
+        """Note the result where there is one: `e` ends the block that was just worked on."""
+        mask, trace = self.facts.mask_token_id, self.trace
+        new = self.canvas[self.start :].tolist()[: self.config.max_new_tokens]
+        stops = [i for i, token in enumerate(new) if token in self.stops]
+        if self.config.stop_at == "block":
+            whole = new[: e - self.start]
+            if stops and mask not in whole:
+                trace.token_ids, trace.finish_reason = whole, "stop"
+                return True
+        elif stops and mask not in new[: stops[0]]:
+            trace.token_ids, trace.finish_reason = new[: stops[0] + 1], "stop"
+            return True
+        trace.token_ids = new
+        return mask not in new
 
 
 def generate(
-    forward: Forward,
-    prompt: Sequence[int],
-    config: GenerationConfig,
-    *,
-    mask_token_id: int,
-    eos_token_ids: Sequence[int] = (),
+    forward: Forward, prompt: Sequence[int], config: GenerationConfig, facts: Facts
 ) -> Trace:
     """Decode config.max_new_tokens positions after the prompt, block by block."""
-    start, new = len(prompt), config.max_new_tokens
-    length, block_length = start + new, min(config.block_length, new)
-    canvas = np.concatenate([np.asarray(prompt, np.int64), np.full(new, mask_token_id)])
-    num_blocks = -(-new // block_length)
-    trace = Trace()
-
-    def run(rows: Array, masked: Array, past: list[Array] | None, keep: int) -> tuple[Array, Any]:
-        wanted = np.flatnonzero(np.isin(rows, masked))
-        ids = [canvas[rows]]
-        if config.cfg_scale > 0:
-            ids.append(np.where(rows < start, mask_token_id, canvas[rows]))
-        batch = len(ids)
-        logits, present = forward(
-            np.stack(ids), np.stack([rows] * batch), past, np.stack([wanted] * batch), keep
-        )
-        trace.num_passes += 1
-        trace.rows_computed += batch * len(rows)
-        trace.logit_rows_computed += batch * len(wanted)
-        if config.cfg_scale > 0:
-            weight = np.float32(config.cfg_scale) + np.float32(1)
-            logits = logits[1:] + weight * (logits[:1] - logits[1:])
-        return logits[0], present
-
-    for block in range(num_blocks):
-        s = start + block * block_length
-        e = min(s + block_length, length)
-        steps = steps_of(block, num_blocks, e - s, config.steps)
-        everything, inside = np.arange(length), np.arange(s, e)
-        cached: list[Array] | None = None
-        for index in range(e - s):
-            masked = inside[canvas[inside] == mask_token_id]
-            if len(masked) == 0:
-                break
-            if config.cache == "none":
-                logits, _ = run(everything, masked, None, 0)
-            elif index > 0:
-                fed = inside if config.cache == "dual" else np.arange(s, length)
-                logits, _ = run(fed, masked, cached, 0)
-            elif config.cache == "dual":
-                outside = np.delete(everything, inside)
-                logits, cached = run(np.append(outside, inside), masked, None, len(outside))
-            else:
-                logits, cached = run(everything, masked, None, s)
-            step = trace.num_passes - 1
-            proposals = [
-                propose(row, mask_token_id, config, int(position), step)
-                for row, position in zip(logits, masked, strict=True)
-            ]
-            quota = max(1, (e - s) // steps + (index < (e - s) % steps))
-            chosen = choose([confidence for _, confidence in proposals], config, quota)
-            canvas[masked[chosen]] = [proposals[i][0] for i in chosen]
-            trace.commits.append(
-                ((masked[chosen] - start).tolist(), [proposals[i][0] for i in chosen])
-            )
-            tokens = canvas[start:].tolist()
-            stops = [i for i, token in enumerate(tokens) if token in eos_token_ids]
-            if not config.ignore_eos and stops and mask_token_id not in tokens[: stops[0]]:
-                trace.token_ids, trace.finish_reason = tokens[: stops[0] + 1], "stop"
-                return trace
-    trace.token_ids = canvas[start:].tolist()
-    return trace
+    return _Decoder(forward, prompt, config, facts).decode()

@@ -20,22 +20,57 @@ Array = NDArray[Any]
 def golden_config(case: Mapping[str, Any]) -> GenerationConfig:
     """Turn a case of shared/golden/*/golden.json into the config that reproduces it.
 
-    Reads gen_length, block_length, steps, threshold, factor, cache, and where a case has them
-    remasking, temperature, cfg_scale and seed. Goldens decode every block, so ignore_eos is True.
+    The references name their parameters differently; a case's keys tell which one ran.
     """
-    return GenerationConfig(
-        max_new_tokens=case["gen_length"],
-        block_length=case["block_length"],
-        steps=case.get("steps"),
-        threshold=case.get("threshold"),
-        factor=case.get("factor"),
-        cache=case.get("cache", "none"),
-        remasking=case.get("remasking", "low_confidence"),
-        temperature=case.get("temperature", 0.0),
-        cfg_scale=case.get("cfg_scale", 0.0),
-        seed=case.get("seed", 0),
-        ignore_eos=True,
-    )
+    options: dict[str, Any] = {
+        key: case[key]
+        for key in ("block_length", "threshold", "factor", "remasking", "temperature", "seed")
+        if case.get(key) is not None
+    }
+    options["cache"] = case.get("cache", "prefix")
+    prompt = len(case["prompt"])
+    if "small_block_size" in case:  # Fast-dLLM v2: whole blocks, and the next one's first token
+        blocks = case["max_new_tokens"] // case["block_length"]
+        options["max_new_tokens"] = (
+            blocks * case["block_length"] - prompt % case["block_length"] + 1
+        )
+        options["sub_block_length"] = case["small_block_size"]
+        options["cache"] = "dual" if case["use_block_cache"] else "prefix"
+        options["stop_token_ids"] = [case["stop_id"]]
+    elif "strategy" in case:  # SDAR: the canvas is filled to the end of its last block
+        end = -(-(prompt + case["gen_length"]) // case["block_length"]) * case["block_length"]
+        options["max_new_tokens"] = end - prompt
+        options["steps_per_block"] = case["denoising_steps"]
+        options["stop_token_ids"] = case["stop_ids"]
+        options["stop_at"] = "block"
+        if case["strategy"] != "low_confidence_dynamic":
+            options.pop("threshold", None)
+        if case["strategy"] == "sequential":
+            options["remasking"] = "sequential"
+    elif "eos_id" in case:  # LLaDA2.x
+        options["max_new_tokens"] = case["gen_length"]
+        options["stop_token_ids"] = [case["eos_id"]]
+        if "editing_threshold" in case:
+            options["editing_threshold"] = case["editing_threshold"]
+            options["max_post_steps"] = case["max_post_steps"]
+            options["steps_per_block"] = case["block_length"] // case["num_to_transfer"]
+        else:
+            options["steps_per_block"] = case["steps"]
+    else:  # LLaDA and Dream; every block is decoded
+        options["max_new_tokens"] = case["gen_length"]
+        options["steps"] = case.get("steps")
+        options["cfg_scale"] = case.get("cfg_scale", 0.0)
+        options["ignore_eos"] = True
+        if "cache" not in case:
+            options["cache"] = "none"
+        options.setdefault("block_length", case["gen_length"])
+        if "alg" in case:  # Dream's generation config inherits transformers' default
+            options["top_k"] = 50
+        ranks = {"maskgit_plus": "low_confidence", "topk_margin": "margin", "entropy": "entropy"}
+        if case.get("alg") in ranks:
+            options["remasking"] = ranks[case["alg"]]
+            options["eps"] = case["eps"]
+    return GenerationConfig(**options)
 
 
 def load_golden(folder: Path) -> dict[str, Any]:
@@ -63,6 +98,7 @@ def package_forward(package_dir: str | Path, *, threads: int = 2) -> Forward:
         past: list[Array] | None,
         logit_indices: Array,
         present_length: int,
+        attention_mask: Array | None = None,
     ) -> tuple[Array, list[Array]]:
         batch, rows = input_ids.shape
         if past is None:
@@ -70,7 +106,9 @@ def package_forward(package_dir: str | Path, *, threads: int = 2) -> Forward:
         feed = {
             "input_ids": input_ids.astype(np.int64),
             "position_ids": position_ids.astype(np.int64),
-            "attention_mask": np.ones((batch, 1, 1, past[0].shape[2] + rows), bool),
+            "attention_mask": np.ones((batch, 1, 1, past[0].shape[2] + rows), bool)
+            if attention_mask is None
+            else attention_mask,
             "logit_indices": logit_indices.astype(np.int64),
             "present_length": np.array([present_length], np.int64),
         }

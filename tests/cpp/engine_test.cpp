@@ -40,6 +40,14 @@ TEST(Engine, RefusesOptionsOutOfRangeByName) {
       {{.factor = 0.0}, "factor is 0; expected a finite number > 0"},
       {{.temperature = -0.5}, "temperature is -0.5; expected a finite number >= 0"},
       {{.temperature = nan}, "temperature is nan; expected a finite number >= 0"},
+      {{.sub_block_length = 0}, "sub_block_length is 0; expected at least 1"},
+      {{.steps_per_block = 0}, "steps_per_block is 0; expected at least 1"},
+      {{.eps = 1.0}, "eps is 1; expected a number in (0, 1)"},
+      {{.top_p = 0.0}, "top_p is 0; expected a number in (0, 1]"},
+      {{.top_k = -1}, "top_k is -1; expected at least 0"},
+      {{.alg_temp = nan}, "alg_temp is nan; expected a finite number >= 0"},
+      {{.editing_threshold = 1.5}, "editing_threshold is 1.5; expected a number in [0, 1]"},
+      {{.max_post_steps = -1}, "max_post_steps is -1; expected at least 0"},
       {{.cfg_scale = -1.0}, "cfg_scale is -1; expected a finite number >= 0"}};
   for (const auto& [config, message] : cases) EXPECT_EQ(refusal_of({}, config), message);
 }
@@ -64,9 +72,25 @@ TEST(Engine, RefusesAnEmptyPromptWhereTheModelNeedsOne) {
   EXPECT_EQ(refusal_of({}, {}, package), "the prompt has 0 tokens; this model needs at least 1");
 }
 
+TEST(Engine, RefusesOptionsThatTheModelCannotHonour) {
+  EXPECT_EQ(refusal_of({}, {.sub_block_length = 2}),
+            "sub_block_length is for block-causal models; this one is bidirectional");
+  EXPECT_EQ(refusal_of({}, {.block_length = 513}, block_causal_package()),
+            "block_length is 513; expected at most the model's context of 512");
+  EXPECT_NE(
+      refusal_of({}, {.sub_block_length = 2, .editing_threshold = 0.5}, block_causal_package()),
+      "accepted");
+  EXPECT_EQ(refusal_of({}, {.stop_token_ids = Ids{mask_id}}),
+            "stop_token_ids holds 15; expected ids in [0, 16) other than the mask token");
+  EXPECT_EQ(refusal_of({}, {.threshold = 0.5, .remasking = Remasking::entropy}),
+            "remasking 'entropy' goes by a schedule; expected neither threshold nor factor");
+  EXPECT_EQ(refusal_of({}, {.steps = 2, .steps_per_block = 2}),
+            "steps and steps_per_block are both given; expected one of them");
+}
+
 TEST(Engine, RefusesFactsThatThisRuntimeDoesNotHonour) {
-  PackageInfo package = scripted_package();
-  package.logits_shift = 1;
+  PackageInfo package = block_causal_package();
+  package.logits_shift = 1;  // and no seed token: nothing would predict a block's first position
   EXPECT_THROW(Engine(package, std::make_unique<ScriptedSession>()), Error);
 }
 

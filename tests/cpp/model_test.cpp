@@ -31,12 +31,12 @@ TEST(Model, NamesAMissingTensor) {
 
 TEST(Model, NamesATensorOfTheWrongShapeOrType) {
   auto shape = std::make_unique<ScriptedSession>();
-  shape->output_specs[2].shape[2] = vocab_size + 1;
+  shape->output_specs[4].shape[2] = vocab_size + 1;
   EXPECT_EQ(
       refusal_of(std::move(shape)),
       "model.onnx: output 'logits' is float32 [any, any, 17]; expected float32 [any, any, 16]");
   auto type = std::make_unique<ScriptedSession>();
-  type->output_specs[4].type = ElementType::float16;
+  type->output_specs[6].type = ElementType::float16;
   EXPECT_EQ(refusal_of(std::move(type)),
             "model.onnx: output 'present.0.value' is float16 [any, 2, any, 4]; expected float32 "
             "[any, 2, any, 4]");

@@ -88,6 +88,25 @@ TEST_F(Package, GivesItsFacts) {
   EXPECT_EQ(info.graph.filename(), "model.onnx");
 }
 
+TEST_F(Package, YoungerFactsHaveDefaultsAndAreChecked) {
+  EXPECT_FALSE(read().block_length);
+  EXPECT_TRUE(read().threshold_inclusive);
+  metadata_["model"].update({{"attention", "block_causal"},
+                             {"block_length", 32},
+                             {"sub_block_length", nullptr},
+                             {"seed_token", true},
+                             {"threshold_inclusive", false},
+                             {"confidence", "processed"}});
+  const PackageInfo info = read();
+  EXPECT_EQ(info.block_length, 32);
+  EXPECT_FALSE(info.sub_block_length);
+  EXPECT_TRUE(info.seed_token);
+  EXPECT_FALSE(info.threshold_inclusive);
+  EXPECT_EQ(info.confidence, ConfidenceKind::processed);
+  metadata_["model"]["seed_token"] = 1;
+  EXPECT_THROW(static_cast<void>(read()), Error);
+}
+
 TEST_F(Package, FromTheFutureIsRefusedBeforeAnythingElseIsRead) {
   metadata_ = {{"format_version", 2}};
   expect_refusal("format_version is 2; this fastdllm reads up to 1");

@@ -24,6 +24,11 @@ TEST(PortableLog, IsWithinTwoUlpOfTheLogarithm) {
   }
 }
 
+Proposal propose(std::span<const float> logits, std::int32_t mask, double temperature,
+                 const NoiseKey& key) {
+  return TokenSampler({.mask_token_id = mask, .temperature = temperature}).propose(logits, key);
+}
+
 TEST(Propose, TakesTheLowestIndexOnTiesAndNeverTheMask) {
   const std::vector<float> logits{1, 5, 5, 9};
   EXPECT_EQ(propose(logits, 3, 0.0, {}).token_id, 1);
@@ -63,6 +68,49 @@ TEST(Propose, SamplesTheSoftmaxOfTheTemperedLogits) {
   EXPECT_NEAR(counts[1] / double{draws}, 1.0 / total, 0.02);
   EXPECT_NEAR(counts[2] / double{draws}, std::exp(0.5) / total, 0.02);
   EXPECT_NEAR(counts[3] / double{draws}, std::exp(1.0) / total, 0.02);
+}
+
+// Probabilities .4, .3, .2, .1 for tokens 1 to 4; the mask, 0, has none.
+const std::vector<float> four{-100.0F, std::log(.4F), std::log(.3F), std::log(.2F), std::log(.1F)};
+
+double processed_confidence(TokenSampler::Options options) {
+  options.processed = true;
+  return TokenSampler(options).propose(four, {}).confidence;
+}
+
+TEST(Propose, ProcessedConfidenceIsThatOfTheKeptTokens) {
+  EXPECT_NEAR(processed_confidence({}), .4, 1e-6);
+  EXPECT_NEAR(processed_confidence({.top_k = 2}), .4 / .7, 1e-6);
+  EXPECT_NEAR(processed_confidence({.top_p = .3}), 1.0, 1e-6);      // the first one crosses
+  EXPECT_NEAR(processed_confidence({.top_p = .5}), .4 / .7, 1e-6);  // the second crosses
+  EXPECT_NEAR(processed_confidence({.top_p = .95, .top_k = 3}), .4 / .9, 1e-6);
+}
+
+TEST(Propose, RawConfidenceKnowsNoFilterNorTemperature) {
+  EXPECT_NEAR(TokenSampler({.top_k = 1}).propose(four, {}).confidence, .4, 1e-6);
+  const Proposal hot = TokenSampler({.temperature = 5.0, .top_k = 1}).propose(four, {});
+  EXPECT_NEAR(hot.confidence, .4, 1e-6);
+}
+
+TEST(Propose, FilteredTokensAreNeverSampled) {
+  TokenSampler sampler({.temperature = 10.0, .top_k = 2});
+  for (std::int64_t pass = 0; pass < 200; ++pass) {
+    EXPECT_LE(sampler.propose(four, {3, 0, pass}).token_id, 2);
+  }
+}
+
+TEST(Propose, AMaskThatAloneIsKeptIsStillNotProposed) {
+  TokenSampler sampler({.mask_token_id = 1, .top_k = 1});
+  EXPECT_EQ(sampler.propose(four, {}).token_id, 2);
+}
+
+TEST(Propose, StatisticsAreMarginAndEntropy) {
+  TokenSampler sampler({.statistics = true});
+  const Proposal proposal = sampler.propose(four, {});
+  EXPECT_NEAR(proposal.margin, .1, 1e-6);
+  const double entropy =
+      -(.4 * std::log(.4) + .3 * std::log(.3) + .2 * std::log(.2) + .1 * std::log(.1));
+  EXPECT_NEAR(proposal.entropy, entropy, 1e-6);
 }
 
 }  // namespace

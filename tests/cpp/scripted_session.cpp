@@ -24,11 +24,13 @@ ScriptedSession::ScriptedSession(const PackageInfo& package) : num_layers_(packa
   using enum ElementType;
   input_specs = {{"input_ids", int64, {-1, -1}},
                  {"position_ids", int64, {-1, -1}},
-                 {"attention_mask", boolean, {-1, 1, 1, -1}},
+                 {"attention_mask", boolean, {-1, 1, -1, -1}},
                  {"logit_indices", int64, {-1, -1}},
                  {"present_length", int64, {1}}};
   output_specs = {{"token_ids", int64, {-1, -1}},
                   {"complement", float32, {-1, -1}},
+                  {"second_confidence", float32, {-1, -1}},
+                  {"entropy", float32, {-1, -1}},
                   {"logits", float32, {-1, -1, package.vocab_size}}};
   for (std::int64_t i = 0; i < num_layers_; ++i) {
     for (const char* part : {".key", ".value"}) {
@@ -60,7 +62,11 @@ void ScriptedSession::run() {
   pass.positions = int64s(input("position_ids"));
   pass.past_length = past.shape.dims[2];
   pass.present_length = int64s(input("present_length")).at(0);
-  pass.attended = input("attention_mask").shape.dims[3];
+  const TensorView& mask = input("attention_mask");
+  pass.attended = mask.shape.dims[3];
+  pass.mask_rows = mask.shape.dims[2];
+  const auto* visible = static_cast<const std::uint8_t*>(mask.data);
+  pass.mask.assign(visible, visible + mask.shape.elements());
   pass.logits_bound = output("logits").has_value();
   if (pass.attended != pass.past_length + rows) throw std::logic_error("mask and keys differ");
   const std::vector<std::int64_t> indices = int64s(input("logit_indices"));
@@ -94,6 +100,12 @@ void ScriptedSession::run() {
       static_cast<std::int64_t*>(output("token_ids").value().data)[i] = answer.token_id;
       static_cast<float*>(output("complement").value().data)[i] =
           static_cast<float>(1.0 - answer.confidence);
+      if (const auto& second = output("second_confidence")) {
+        static_cast<float*>(second->data)[i] = static_cast<float>(answer.second_confidence);
+      }
+      if (const auto& entropy = output("entropy")) {
+        static_cast<float*>(entropy->data)[i] = static_cast<float>(answer.entropy);
+      }
     }
   }
   passes.push_back(std::move(pass));
@@ -104,11 +116,14 @@ void ScriptedSession::write_present(const RecordedPass& pass, const std::string&
   if (!present) return;
   const auto [batch, heads, length, dim] = present->shape.dims;
   if (length != pass.present_length) throw std::logic_error("present is not present_length rows");
-  if (pass.past_length != 0) throw std::logic_error("a refresh starts from nothing");
+  const std::vector<std::int64_t> rows = [&] {
+    std::vector<std::int64_t> all = seen_past;
+    all.insert(all.end(), pass.positions.begin(), pass.positions.end());
+    return all;
+  }();
   auto* data = static_cast<float*>(present->data);
   for (std::int64_t i = 0; i < batch * heads * length * dim; ++i) {
-    const std::int64_t row = i / dim % length;
-    data[i] = static_cast<float>(pass.positions.at(static_cast<std::size_t>(row)) + 1);
+    data[i] = static_cast<float>(rows.at(static_cast<std::size_t>(i / dim % length)) + 1);
   }
 }
 

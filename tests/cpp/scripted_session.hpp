@@ -32,15 +32,30 @@ inline constexpr std::int64_t vocab_size = 16;
   return package;
 }
 
+/// Blocks of 4; plain, or with logit shift and seed token.
+[[nodiscard]] inline PackageInfo block_causal_package(bool shifted = false) {
+  PackageInfo package = scripted_package();
+  package.attention = AttentionKind::block_causal;
+  package.block_length = 4;
+  package.logits_shift = shifted ? 1 : 0;
+  package.seed_token = shifted;
+  package.threshold_inclusive = false;
+  return package;
+}
+
 struct Answer {
   std::int64_t token_id = 3;
   double confidence = 0.5;
+  double second_confidence = 0.0;
+  double entropy = 1.0;
 };
 
 /// What one run was asked.
 struct RecordedPass {
   std::vector<std::int64_t> ids, positions, wanted;  // wanted: absolute positions
   std::int64_t batch = 0, past_length = 0, present_length = 0, attended = 0;
+  std::int64_t mask_rows = 0;
+  std::vector<std::uint8_t> mask;  // [batch, mask_rows, attended]
   bool logits_bound = false;
 };
 

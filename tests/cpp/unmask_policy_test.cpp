@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <initializer_list>
+#include <utility>
+
 namespace fastdllm {
 namespace {
 
@@ -9,10 +13,10 @@ using Confidences = std::vector<double>;
 using Accepted = std::vector<int>;
 
 Accepted accept(const GenerationConfig& config, const Confidences& confidences,
-                std::int64_t quota = 1) {
-  UnmaskPolicy policy(config);
+                std::int64_t quota = 1, bool inclusive = true, double rate = 1.0) {
+  UnmaskPolicy policy(config, inclusive);
   Accepted accepted(confidences.size(), 0);
-  for (const std::size_t i : policy.choose(confidences, quota)) accepted[i] = 1;
+  for (const std::size_t i : policy.choose(confidences, quota, rate)) accepted[i] = 1;
   return accepted;
 }
 
@@ -53,13 +57,17 @@ TEST(QuotaRule, TakesTheMostConfidentAndTiesGoToTheLowestIndex) {
   EXPECT_EQ(accept({}, {.5, .9}, 7), (Accepted{1, 1}));
 }
 
-std::vector<std::int64_t> quotas(std::int64_t steps, std::int64_t masks) {
-  const StepSchedule schedule({.steps = steps}, 1);
+std::vector<std::int64_t> quotas(const StepSchedule& schedule, std::int64_t masks) {
   std::vector<std::int64_t> given;
   for (std::int64_t left = masks, i = 0; left > 0; left -= given.back(), ++i) {
-    given.push_back(schedule.quota(0, i, masks));
+    given.push_back(std::min(schedule.quota(0, i, masks, left), left));
   }
   return given;
+}
+
+std::vector<std::int64_t> quotas(std::int64_t steps, std::int64_t masks) {
+  const StepSchedule schedule({.steps = steps}, 1, false);
+  return quotas(schedule, masks);
 }
 
 TEST(StepSchedule, SplitsABlocksMasksOverItsSteps) {
@@ -69,17 +77,71 @@ TEST(StepSchedule, SplitsABlocksMasksOverItsSteps) {
 }
 
 TEST(StepSchedule, GivesEveryBlockAtLeastOneStepAndTheFirstOnesOneMore) {
-  const StepSchedule schedule({.steps = 7}, 3);
+  const StepSchedule schedule({.steps = 7}, 3, false);
   EXPECT_EQ(schedule.steps_of(0, 8), 3);
   EXPECT_EQ(schedule.steps_of(1, 8), 2);
   EXPECT_EQ(schedule.steps_of(2, 8), 2);
-  EXPECT_EQ(StepSchedule({.steps = 2}, 3).steps_of(2, 8), 1);
+  EXPECT_EQ(StepSchedule({.steps = 2}, 3, false).steps_of(2, 8), 1);
 }
 
 TEST(StepSchedule, WithoutStepsCommitsOneTokenPerPass) {
-  const StepSchedule schedule({}, 3);
+  const StepSchedule schedule({}, 3, false);
   EXPECT_EQ(schedule.steps_of(1, 8), 8);
-  EXPECT_EQ(schedule.quota(1, 5, 8), 1);
+  EXPECT_EQ(schedule.quota(1, 5, 8, 3), 1);
+}
+
+std::vector<std::int64_t> of(std::initializer_list<std::pair<int, std::int64_t>> runs) {
+  std::vector<std::int64_t> values;
+  for (const auto& [count, value] : runs) values.insert(values.end(), count, value);
+  return values;
+}
+
+TEST(StepSchedule, TimeStepsGiveTheReferencesCounts) {
+  const auto counts = [](std::int64_t steps, std::int64_t masks) {
+    return quotas(StepSchedule({.steps = steps, .eps = 1e-3}, 1, false), masks);
+  };
+  EXPECT_EQ(counts(256, 256), of({{1, 0}, {254, 1}, {1, 2}}));
+  EXPECT_EQ(counts(8, 32), of({{1, 3}, {6, 4}, {1, 5}}));
+  EXPECT_EQ(counts(128, 256), of({{1, 1}, {126, 2}, {1, 3}}));
+}
+
+TEST(StepSchedule, TimeStepsInABlockBeginBehindItsFirstToken) {
+  const auto counts = [](std::int64_t steps) {
+    return quotas(StepSchedule({.steps = steps, .eps = 1e-3}, 1, true), 32);
+  };
+  EXPECT_EQ(counts(32), of({{1, 1}, {1, 0}, {29, 1}, {1, 2}}));
+  EXPECT_EQ(counts(16), of({{1, 1}, {14, 2}, {1, 3}}));
+  EXPECT_EQ(counts(8), of({{1, 1}, {5, 4}, {1, 5}, {1, 6}}));
+  EXPECT_EQ(counts(2), of({{1, 1}, {1, 31}}));
+  EXPECT_EQ(counts(1), of({{1, 1}, {1, 31}}));
+}
+
+TEST(StepSchedule, AFirstTokenCountsAmongTheSteps) {
+  EXPECT_EQ(quotas(StepSchedule({.steps = 4}, 1, true), 8),
+            (std::vector<std::int64_t>{1, 3, 2, 2}));
+}
+
+TEST(StepSchedule, StepsPerBlockAreEveryBlocks) {
+  EXPECT_EQ(quotas(StepSchedule({.steps_per_block = 3}, 5, false), 8),
+            (std::vector<std::int64_t>{3, 3, 2}));
+}
+
+TEST(ThresholdRule, MayBeStrict) {
+  EXPECT_EQ(accept({.threshold = .9}, {.95, .9, .89}, 1, false), (Accepted{1, 0, 0}));
+}
+
+TEST(ThresholdRule, WithStepsPerBlockTakesAtLeastTheQuota) {
+  EXPECT_EQ(accept({.steps_per_block = 1, .threshold = .9}, {.1, .95, .3, .2}, 2),
+            (Accepted{0, 1, 1, 0}));
+  EXPECT_EQ(accept({.steps_per_block = 1, .threshold = .9}, {.1, .95, .93, .92}, 2),
+            (Accepted{0, 1, 1, 1}));
+}
+
+TEST(OriginRule, RevealsEachPositionAtTheRate) {
+  const GenerationConfig config{.remasking = Remasking::origin};
+  EXPECT_EQ(accept(config, {.1, .5, .3}, 1, true, .3), (Accepted{1, 0, 0}));
+  EXPECT_EQ(accept(config, {.5, .6}, 1, true, .3), (Accepted{0, 0}));
+  EXPECT_EQ(accept(config, {.5, .6}, 1, true, 1.0), (Accepted{1, 1}));
 }
 
 }  // namespace

@@ -94,7 +94,7 @@ def test_a_missing_file_is_named(name: str, package: Path) -> None:
     [
         (lambda m: m.update(format_version=2), ["format_version", "2", "up to 1"]),
         (lambda m: m.pop("format_version"), ["format_version"]),
-        (lambda m: m.update(precision="int8"), ["precision", "int8", "fp32"]),
+        (lambda m: m.update(precision="fp8"), ["precision", "int8", "fp32"]),
         (lambda m: m["model"].pop("num_layers"), ["num_layers"]),
         (lambda m: m["model"].update(num_layers=0), ["num_layers", "0"]),
         (lambda m: m["model"].update(num_layers="6"), ["num_layers"]),

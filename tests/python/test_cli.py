@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PackageOf, checkpoint_folder
+from fastdllm import GenerationConfig, cli
+
+from conftest import ROOT, PackageOf, checkpoint_folder
 
 QUESTION = "Tom has 3 boxes of 4 apples. How many apples is that?"
 COMMAND = [sys.executable, "-m", "fastdllm"]
@@ -44,6 +46,35 @@ def test_generate_prints_the_answer(package_of: PackageOf) -> None:
     assert by_option.stdout == by_stdin.stdout == streamed.stdout
 
 
+VALUES = {
+    "cache": "none",
+    "remasking": "margin",
+    "stop_at": "block",
+    "ignore_eos": True,
+    "stop_token_ids": [3, 5],
+    "eps": 0.5,
+    "threshold": 0.5,
+    "factor": 0.5,
+    "editing_threshold": 0.5,
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "alg_temp": 0.5,
+    "cfg_scale": 0.5,
+}
+
+
+@pytest.mark.parametrize("field", GenerationConfig().to_dict())
+def test_every_field_of_the_config_is_an_option_and_in_the_readme(field: str) -> None:
+    value = VALUES.get(field, 7)
+    flag = f"--{field.replace('_', '-')}"
+    words = [] if value is True else [str(v) for v in (value if isinstance(value, list) else [value])]
+
+    config = cli._config(cli._parser().parse_args(["generate", "package", flag, *words]))
+
+    assert config.to_dict()[field] == value
+    assert f"`{field}`" in (ROOT / "README.md").read_text("utf-8")
+
+
 def test_generate_takes_every_option_of_the_config(package_of: PackageOf) -> None:
     options = {
         "max-new-tokens": "12",
@@ -65,19 +96,18 @@ def test_generate_takes_every_option_of_the_config(package_of: PackageOf) -> Non
 
     assert answer.returncode == 0, answer.stderr
     found = json.loads(answer.stdout)
-    assert found["config"] == {
-        "max_new_tokens": 12,
-        "block_length": 5,
-        "steps": 6,
-        "threshold": None,
-        "factor": None,
-        "cache": "prefix",
-        "remasking": "random",
-        "temperature": 0.5,
-        "cfg_scale": 0.5,
-        "seed": 3,
-        "ignore_eos": True,
-    }
+    expected = GenerationConfig(
+        max_new_tokens=12,
+        block_length=5,
+        steps=6,
+        cache="prefix",
+        remasking="random",
+        temperature=0.5,
+        cfg_scale=0.5,
+        seed=3,
+        ignore_eos=True,
+    )
+    assert found["config"] == expected.to_dict()
     assert len(found["token_ids"]) == 12
     assert found["num_passes"] == 6
 

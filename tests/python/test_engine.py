@@ -144,8 +144,8 @@ def test_ids_may_be_an_array_or_any_sequence(mha: Engine) -> None:
         ({"factor": -1.0}, "factor is -1"),
         ({"temperature": -0.5}, "temperature is -0.5"),
         ({"cfg_scale": float("inf")}, "cfg_scale is inf"),
-        ({"cache": "triple"}, "'none', 'prefix' or 'dual'"),
-        ({"remasking": "low"}, "'low_confidence' or 'random'"),
+        ({"cache": "triple"}, "'none', 'prefix', 'dual'"),
+        ({"remasking": "low"}, "'low_confidence', 'random'"),
         ({"seed": -1}, "seed is -1"),
     ],
 )

@@ -1,18 +1,45 @@
-"""The rules alone: the vectors of the reference, and the noise."""
+"""The rules alone: the vectors of the references, and the noise."""
 
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fastdllm import GenerationConfig, reference
+from fastdllm import GenerationConfig
+from fastdllm import reference_rules as rules
+
+MASK = 3
+RAW = SimpleNamespace(mask_token_id=MASK, confidence="raw")
+PROCESSED = SimpleNamespace(mask_token_id=MASK, confidence="processed")
+LOGITS = np.log(np.array([0.3, 0.4, 0.1, 0.2], np.float32))  # as likely as they say
 
 
-def accepted(confidences: list[float], quota: int = 1, **options: float) -> list[int]:
-    chosen = reference.choose(confidences, GenerationConfig(**options), quota)  # type: ignore[arg-type]
-    return [int(i in chosen) for i in range(len(confidences))]
+def accepted(
+    scores: list[float], quota: int = 1, *, inclusive: bool = True, **options: Any
+) -> list[int]:
+    chosen = rules.choose(scores, GenerationConfig(**options), quota, inclusive=inclusive)
+    return [int(i in chosen) for i in range(len(scores))]
+
+
+def score_of(facts: Any, *, position: int = 7, **options: Any) -> tuple[int, float]:
+    config = GenerationConfig(**options)
+    token, probabilities = rules.propose(LOGITS, config, facts, position, step=2)
+    return token, rules.score(token, probabilities, config, facts, position, step=2)
+
+
+def quotas(steps: int, masks: int, *, first: int = 0, **options: Any) -> list[int]:
+    """What the passes of a block commit, from pass `first` on."""
+    counts = []
+    for index in range(first, steps):
+        config = GenerationConfig(**options)
+        counts.append(min(masks, rules.quota_of(index, steps, masks, masks, config)))
+        if config.eps is not None:
+            masks -= counts[-1]
+    return counts
 
 
 @pytest.mark.parametrize(
@@ -49,19 +76,127 @@ def test_threshold_is_inclusive_and_takes_the_best(
     assert accepted(confidences, threshold=0.9) == expected
 
 
+def test_a_strict_threshold_leaves_what_equals_it() -> None:
+    assert accepted([0.95, 0.9, 0.3], threshold=0.9, inclusive=False) == [1, 0, 0]
+
+
+def test_a_threshold_commits_at_least_the_quota() -> None:
+    assert accepted([0.2, 0.5, 0.95, 0.4], quota=2, threshold=0.9) == [0, 1, 1, 0]
+    assert accepted([0.92, 0.91, 0.95, 0.4], quota=2, threshold=0.9) == [1, 1, 1, 0]
+
+
 def test_quota_ties_go_to_the_lowest_index() -> None:
     assert accepted([0.5, 0.7, 0.5, 0.5], quota=3) == [1, 1, 1, 0]
 
 
+def test_origin_reveals_each_position_at_the_rate_of_the_schedule() -> None:
+    plain = GenerationConfig(remasking="origin")
+    timed = GenerationConfig(remasking="origin", eps=1e-3)
+
+    assert rules.origin_share(0, 4, quota=2, masked=8, config=plain) == 0.25
+    assert rules.origin_share(3, 4, quota=2, masked=8, config=plain) == 1.0
+    assert rules.origin_share(0, 4, quota=2, masked=8, config=timed) == pytest.approx(0.24975)
+    assert rules.origin_share(3, 4, quota=2, masked=8, config=timed) == 1.0
+
+
 def test_steps_are_divided_with_at_least_one_per_block() -> None:
-    assert [reference.steps_of(n, 3, 8, 7) for n in range(3)] == [3, 2, 2]
-    assert [reference.steps_of(n, 3, 8, 1) for n in range(3)] == [1, 1, 1]
-    assert reference.steps_of(0, 3, 8, None) == 8
+    def steps_of(block: int, **options: Any) -> int:
+        return rules.steps_of(block, 3, 8, GenerationConfig(**options))
+
+    assert [steps_of(n, steps=7) for n in range(3)] == [3, 2, 2]
+    assert [steps_of(n, steps=1) for n in range(3)] == [1, 1, 1]
+    assert steps_of(0) == 8
+    assert steps_of(0, steps_per_block=5) == 5
+    assert steps_of(0, steps=1, threshold=0.9) == 8  # so that at least one is committed, not all
+
+
+def test_the_first_passes_commit_one_more() -> None:
+    assert quotas(8, 32) == [4] * 8
+    assert quotas(5, 32) == [7, 7, 6, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("steps", "masks", "first", "expected"),
+    [
+        (8, 32, 0, [3, 4, 4, 4, 4, 4, 4, 5]),
+        (256, 256, 0, [0, *[1] * 254, 2]),
+        (128, 256, 0, [1, *[2] * 126, 3]),
+        # after the refresh has committed the first of 32
+        (32, 31, 1, [0, *[1] * 29, 2]),
+        (16, 31, 1, [*[2] * 14, 3]),
+        (8, 31, 1, [4, 4, 4, 4, 4, 5, 6]),
+        (2, 31, 1, [31]),
+    ],
+)
+def test_time_steps_commit_as_the_reference(
+    steps: int, masks: int, first: int, expected: list[int]
+) -> None:
+    assert quotas(steps, masks, first=first, eps=1e-3) == expected
+
+
+@pytest.mark.parametrize(
+    ("remasking", "expected"),
+    [
+        ("low_confidence", 0.4),
+        ("margin", 0.1),
+        ("entropy", sum(p * math.log(p) for p in (0.3, 0.4, 0.1, 0.2))),
+        ("sequential", -7),
+    ],
+)
+def test_a_rank_scores_the_proposal(remasking: str, expected: float) -> None:
+    token, score = score_of(RAW, remasking=remasking)
+
+    assert token == 1
+    assert score == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("facts", [RAW, PROCESSED])
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 1.0, "top_k": 1}, {"temperature": 9.0, "top_p": 0.1}], ids=str
+)
+def test_the_mask_token_is_never_proposed(options: dict[str, Any], facts: Any) -> None:
+    logits = np.array([0.0, 1.0, 0.5, 9.0], np.float32)
+
+    for step in range(50):
+        token, _ = rules.propose(logits, GenerationConfig(**options), facts, 0, step)
+        assert token == 1 or (token != MASK and "top_p" in options)
+
+
+def test_a_processed_confidence_is_that_of_the_distribution_sampled_from() -> None:
+    assert score_of(PROCESSED, top_k=2)[1] == pytest.approx(0.4 / 0.7)
+    assert score_of(PROCESSED, top_p=0.3)[1] == pytest.approx(1.0)
+    assert score_of(RAW, top_k=2)[1] == pytest.approx(0.4)
+    token, confidence = score_of(PROCESSED, temperature=0.5)
+    squares = np.array([0.3, 0.4, 0.1, 0.2]) ** 2
+    assert confidence == pytest.approx(squares[token] / squares.sum())
+
+
+def test_top_p_keeps_the_token_that_crosses_it() -> None:
+    logits = np.log(np.array([0.1, 0.5, 0.15, 0.24, 0.01]))
+
+    def kept(**options: Any) -> list[int]:
+        found = rules.drop_unlikely(logits, 4, GenerationConfig(**options))
+        return np.flatnonzero(np.isfinite(found)).tolist()
+
+    assert kept(top_p=0.01) == [1]
+    assert kept(top_p=0.6) == [1, 3]
+    assert kept(top_p=0.8) == [1, 2, 3]
+    assert kept(top_p=0.8, top_k=2) == [1, 3]
+
+
+def test_samples_follow_the_temperature() -> None:
+    drawn = [
+        rules.propose(LOGITS, GenerationConfig(temperature=1.0, seed=5), RAW, n, 0)[0]  # type: ignore[arg-type]
+        for n in range(4000)
+    ]
+
+    shares = np.bincount(drawn, minlength=4) / len(drawn)
+    np.testing.assert_allclose(shares, [0.375, 0.5, 0.125, 0], atol=0.025)
 
 
 def test_philox_gives_its_published_vectors() -> None:
-    zeros = [int(word) for word in reference.philox((0, 0, 0, 0), 0)]
-    ones = [int(word) for word in reference.philox((0xFFFFFFFF,) * 4, 2**64 - 1)]
+    zeros = [int(word) for word in rules.philox((0, 0, 0, 0), 0)]
+    ones = [int(word) for word in rules.philox((0xFFFFFFFF,) * 4, 2**64 - 1)]
 
     assert zeros == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
     assert ones == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
@@ -70,4 +205,4 @@ def test_philox_gives_its_published_vectors() -> None:
 def test_portable_log_is_a_logarithm() -> None:
     x = np.concatenate((np.logspace(-12, 3, 2000), [0.5, 1.0, math.sqrt(0.5), 2.0**-33]))
 
-    np.testing.assert_allclose(reference.portable_log(x), np.log(x), rtol=4e-15, atol=4e-15)
+    np.testing.assert_allclose(rules.portable_log(x), np.log(x), rtol=4e-15, atol=4e-15)

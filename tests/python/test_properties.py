@@ -5,97 +5,256 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import fastdllm
 from fastdllm import GenerationConfig, reference
 from fastdllm.testing import package_forward
 
-from conftest import PackageOf
+from conftest import EngineOf, PackageOf
 
-MASK, EOS = 255, 254
+BIDIRECTIONAL = ["llada-mha", "dream-gqa"]  # the second one predicts from the row before
+BLOCK_CAUSAL = ["sdar", "fast-dllm-v2"]  # likewise, and with a seed token and sub-blocks
+WITHOUT_SHIFT = ["llada-mha", "sdar"]  # editing needs that
+SMALLEST_VOCABULARY = 249  # of the ids that no family keeps for its eos or mask token
 
 # Derandomized: engine and reference round a confidence differently in the seventh digit, and a
 # decision as close as that must not come and go from run to run.
 profile = settings(
-    max_examples=120,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-prompts = st.lists(st.integers(0, EOS), max_size=70)
+
+
+def fits(fields: dict[str, Any]) -> dict[str, Any]:
+    """Drop what GenerationConfig refuses beside the rest."""
+    by_schedule = fields["remasking"] in ("entropy", "sequential", "origin")
+    dropped = {"threshold", "factor"} if by_schedule else set()
+    if "steps_per_block" in fields:
+        dropped.add("steps")
+    return {key: value for key, value in fields.items() if key not in dropped}
+
+
+# Without a prompt all rows are alike, and rounding alone decides which is surest: not compared.
+prompts = st.lists(st.integers(0, SMALLEST_VOCABULARY - 1), min_size=1, max_size=70)
 options = st.fixed_dictionaries(
     {
         "max_new_tokens": st.integers(1, 70),
         "block_length": st.integers(1, 40),
         "cache": st.sampled_from(["none", "prefix", "dual"]),
-        "remasking": st.sampled_from(["low_confidence", "low_confidence", "random"]),
+        "remasking": st.sampled_from(
+            ["low_confidence"] * 3 + ["random", "margin", "entropy", "sequential", "origin"]
+        ),
         "temperature": st.sampled_from([0.0, 0.0, 0.5, 1.0]),
+        "top_p": st.sampled_from([1.0, 1.0, 0.7]),
+        "top_k": st.sampled_from([0, 0, 20]),
+        "alg_temp": st.sampled_from([0.0, 0.0, 0.3]),
         "cfg_scale": st.sampled_from([0.0, 0.0, 0.0, 1.5]),
         "seed": st.sampled_from([0, 1, 2**63 + 11]),
+        "stop_at": st.sampled_from(["token", "block"]),
         "ignore_eos": st.booleans(),
     },
     optional={
         "steps": st.integers(1, 100),
+        "steps_per_block": st.integers(1, 40),
+        "eps": st.sampled_from([1e-3, 0.1]),
         "threshold": st.floats(0.05, 1.0),
         "factor": st.floats(0.1, 3.0),
+        "stop_token_ids": st.lists(st.integers(0, SMALLEST_VOCABULARY - 1), max_size=40),
     },
+).map(fits)
+block_causal_options = st.builds(
+    lambda fields, more: fields | more,
+    options,
+    st.fixed_dictionaries(
+        {"block_length": st.sampled_from([1, 4, 8, 16, 32])},
+        optional={"sub_block_length": st.sampled_from([1, 4, 8])},
+    ),
+)
+editing = st.fixed_dictionaries(
+    {
+        "editing_threshold": st.sampled_from([0.0, 0.2, 0.5, 0.9]),
+        "max_post_steps": st.integers(0, 5),
+    }
 )
 
 
+class Pair:
+    """A package's engine, and the reference on the same graph."""
+
+    def __init__(self, name: str, package_of: PackageOf, engine_of: EngineOf) -> None:
+        self.engine = engine_of(name)
+        self.facts = self.engine.package
+        self.forward = package_forward(package_of(name), threads=1)
+
+    def reference(self, prompt: list[int], fields: dict[str, Any]) -> reference.Trace:
+        return reference.generate(self.forward, prompt, GenerationConfig(**fields), self.facts)
+
+    def has_sub_blocks(self, fields: dict[str, Any]) -> bool:
+        block = fields.get("block_length") or self.facts.block_length or 0
+        inner = fields.get("sub_block_length") or self.facts.sub_block_length or block
+        causal = self.facts.attention == "block_causal"
+        return causal and fields["cache"] == "dual" and inner < block
+
+    def compare(self, prompt: list[int], fields: dict[str, Any]) -> fastdllm.GenerationResult:
+        commits: list[tuple[list[int], list[int]]] = []
+
+        found = self.engine.generate(
+            prompt,
+            GenerationConfig(**fields),
+            lambda e: commits.append((e.positions.tolist(), e.token_ids.tolist())),
+        )
+        expected = self.reference(prompt, fields)
+
+        assert [commit for commit in commits if commit[0]] == expected.commits
+        assert found.token_ids.tolist() == expected.token_ids
+        # The engine fills the cache in a pass of its own before it starts on sub-blocks.
+        fills = found.num_passes - expected.num_passes
+        assert 0 <= fills <= (expected.num_passes if self.has_sub_blocks(fields) else 0)
+        assert found.finish_reason == expected.finish_reason
+        batch = 2 if fields.get("cfg_scale", 0.0) > 0 else 1
+        asked = found.stats.logit_rows_computed - fills * batch
+        assert asked == expected.logit_rows_computed
+        # What an earlier request with the same beginning has left is not computed again.
+        assert found.stats.rows_computed + found.stats.reused_rows == expected.rows_computed
+        assert self.facts.mask_token_id not in found.token_ids
+        return found
+
+
 @pytest.fixture(scope="session")
-def forward(package_of: PackageOf) -> reference.Forward:
-    return package_forward(package_of("llada-mha"), threads=1)
+def pairs(package_of: PackageOf, engine_of: EngineOf) -> dict[str, Pair]:
+    return {name: Pair(name, package_of, engine_of) for name in BIDIRECTIONAL + BLOCK_CAUSAL}
 
 
-# Without a prompt all rows are alike, and rounding alone decides which is surest: not compared.
 @profile
-@given(prompt=prompts.filter(bool), fields=options)
+@given(name=st.sampled_from(BIDIRECTIONAL), prompt=prompts, fields=options)
+@example(  # the refresh of the first token is the first pass of the schedule
+    name="dream-gqa",
+    prompt=[68],
+    fields={"max_new_tokens": 25, "block_length": 25, "cache": "dual", "steps_per_block": 24},
+)
 def test_engine_does_what_the_reference_does(
+    name: str, prompt: list[int], fields: dict[str, Any], pairs: dict[str, Pair]
+) -> None:
+    pairs[name].compare(prompt, fields)
+
+
+@profile
+@given(name=st.sampled_from(BLOCK_CAUSAL), prompt=prompts, fields=block_causal_options)
+@example(  # the answer ends inside the block that holds the stop token
+    name="sdar",
+    prompt=[12, 0],
+    fields={
+        "max_new_tokens": 1,
+        "block_length": 4,
+        "cache": "prefix",
+        "stop_at": "block",
+        "stop_token_ids": list(range(SMALLEST_VOCABULARY)),
+    },
+)
+@example(  # steps are those of the block, not of a sub-block
+    name="fast-dllm-v2",
+    prompt=list(range(16)),
+    fields={
+        "max_new_tokens": 16,
+        "block_length": 16,
+        "sub_block_length": 8,
+        "cache": "prefix",
+        "steps_per_block": 4,
+    },
+)
+def test_a_block_causal_engine_does_what_the_reference_does(
+    name: str, prompt: list[int], fields: dict[str, Any], pairs: dict[str, Pair]
+) -> None:
+    pairs[name].compare(prompt, fields)
+
+
+@settings(profile, max_examples=60)
+@given(name=st.sampled_from(WITHOUT_SHIFT), prompt=prompts, fields=options, edits=editing)
+@example(  # a pass without masks may edit, whatever the schedule says
+    name="llada-mha",
+    prompt=[13],
+    fields={"max_new_tokens": 15, "block_length": 15, "cache": "prefix", "eps": 0.1},
+    edits={"editing_threshold": 0.0, "max_post_steps": 2},
+)
+def test_edits_are_the_references(
+    name: str,
     prompt: list[int],
     fields: dict[str, Any],
-    mha: fastdllm.Engine,
-    forward: reference.Forward,
+    edits: dict[str, Any],
+    pairs: dict[str, Pair],
 ) -> None:
-    config = GenerationConfig(**fields)
-    commits: list[tuple[list[int], list[int]]] = []
-
-    found = mha.generate(
-        prompt, config, lambda e: commits.append((e.positions.tolist(), e.token_ids.tolist()))
-    )
-    expected = reference.generate(forward, prompt, config, mask_token_id=MASK, eos_token_ids=[EOS])
-
-    assert commits == expected.commits
-    assert found.token_ids.tolist() == expected.token_ids
-    assert found.num_passes == expected.num_passes
-    assert found.finish_reason == expected.finish_reason
-    assert found.stats.rows_computed == expected.rows_computed
-    assert found.stats.logit_rows_computed == expected.logit_rows_computed
-    assert MASK not in found.token_ids
+    pairs[name].compare(prompt, fields | edits)
 
 
 @settings(profile, max_examples=40)
-@given(prompt=prompts, fields=options)
-def test_stopping_gives_a_prefix_of_not_stopping(
-    prompt: list[int], fields: dict[str, Any], mha: fastdllm.Engine
+@given(name=st.sampled_from(BLOCK_CAUSAL), prompt=prompts, fields=block_causal_options)
+def test_a_prefix_cache_is_exact_under_block_causal_attention(
+    name: str, prompt: list[int], fields: dict[str, Any], pairs: dict[str, Pair]
 ) -> None:
-    stopping = mha.generate(prompt, GenerationConfig(**{**fields, "ignore_eos": False}))
-    whole = mha.generate(prompt, GenerationConfig(**{**fields, "ignore_eos": True}))
+    fields["temperature"], fields["remasking"] = 0.0, "low_confidence"
+
+    found = [
+        pairs[name].engine.generate(prompt, GenerationConfig(**fields | {"cache": cache}))
+        for cache in ("none", "prefix")
+    ]
+
+    assert found[0].token_ids.tolist() == found[1].token_ids.tolist()
+    assert found[0].num_passes == found[1].num_passes
+
+
+@settings(profile, max_examples=25)
+@given(
+    name=st.sampled_from(BLOCK_CAUSAL),
+    text=st.lists(st.integers(0, SMALLEST_VOCABULARY - 1), min_size=70, max_size=70),
+    requests=st.lists(
+        st.tuples(st.integers(1, 70), st.lists(st.integers(0, 9), max_size=5), st.integers(1, 40)),
+        min_size=2,
+        max_size=4,
+    ),
+    cache=st.sampled_from(["prefix", "dual"]),
+)
+def test_a_shared_beginning_changes_nothing(
+    name: str,
+    text: list[int],
+    requests: list[tuple[int, list[int], int]],
+    cache: str,
+    pairs: dict[str, Pair],
+) -> None:
+    for length, ending, new in requests:
+        fields = {"max_new_tokens": new, "threshold": 0.3, "cache": cache}
+
+        pairs[name].compare(text[:length] + ending, fields)
+
+
+@settings(profile, max_examples=40)
+@given(name=st.sampled_from(BIDIRECTIONAL + BLOCK_CAUSAL), prompt=prompts, fields=options)
+def test_stopping_gives_a_prefix_of_not_stopping(
+    name: str, prompt: list[int], fields: dict[str, Any], pairs: dict[str, Pair]
+) -> None:
+    stops = fields.setdefault("stop_token_ids", list(range(0, SMALLEST_VOCABULARY, 20)))
+    engine = pairs[name].engine
+    stopping = engine.generate(prompt, GenerationConfig(**fields | {"ignore_eos": False}))
+    whole = engine.generate(prompt, GenerationConfig(**fields | {"ignore_eos": True}))
 
     ids = stopping.token_ids.tolist()
     assert whole.token_ids.tolist()[: len(ids)] == ids
     assert len(whole.token_ids) == fields["max_new_tokens"]
-    assert EOS not in ids[:-1]
-    assert (stopping.finish_reason == "stop") == (EOS in ids)
+    assert (stopping.finish_reason == "stop") == bool(set(stops) & set(ids))
+    if fields["stop_at"] == "token":
+        assert not set(stops) & set(ids[:-1])
 
 
 @settings(profile, max_examples=40)
-@given(prompt=prompts, fields=options)
+@given(name=st.sampled_from(BIDIRECTIONAL + BLOCK_CAUSAL), prompt=prompts, fields=options)
 def test_the_same_request_gives_the_same_tokens(
-    prompt: list[int], fields: dict[str, Any], mha: fastdllm.Engine
+    name: str, prompt: list[int], fields: dict[str, Any], pairs: dict[str, Pair]
 ) -> None:
-    first, second = (mha.generate(prompt, GenerationConfig(**fields)) for _ in range(2))
+    engine = pairs[name].engine
+    first, second = (engine.generate(prompt, GenerationConfig(**fields)) for _ in range(2))
 
     assert first.token_ids.tolist() == second.token_ids.tolist()
 
@@ -118,9 +277,7 @@ def test_a_sure_model_is_decoded_in_the_references_order(
     found = llm.engine.generate(
         prompt, config, lambda e: commits.append((e.positions.tolist(), e.token_ids.tolist()))
     )
-    expected = reference.generate(
-        package_forward(package.path), prompt, config, mask_token_id=package.mask_token_id
-    )
+    expected = reference.generate(package_forward(package.path), prompt, config, package)
 
     assert found.num_passes == expected.num_passes
     assert commits == expected.commits

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,6 +16,9 @@
 
 namespace fastdllm {
 
+/// A block-causal engine keeps the K/V of finished blocks from call to call: a prompt that begins
+/// like the last one and its answer (a conversation's next turn) computes what is new only.
+///
 /// Calls from several threads are served one after another; a call from inside an engine's own
 /// commit callback is an Error{bad_config}. Engines are independent of each other.
 class Engine {
@@ -35,9 +39,11 @@ class Engine {
                                           const CommitCallback& on_commit = {});
 
   /// One plain pass without cache: f32 logits [positions.size(), vocab_size], before any logit
-  /// shift. Mask tokens are allowed in `ids`. Errors: as generate().
+  /// shift. Mask tokens are allowed in `ids`. block_length: of block-causal attention, none = the
+  /// package's. Errors: as generate().
   [[nodiscard]] std::vector<float> logits(std::span<const std::int32_t> ids,
-                                          std::span<const std::int32_t> positions);
+                                          std::span<const std::int32_t> positions,
+                                          std::optional<std::int64_t> block_length = {});
 
   [[nodiscard]] const PackageInfo& package() const noexcept;
   /// The backend's name, version and device, for people.

@@ -10,45 +10,75 @@
 
 namespace fastdllm {
 
-/// Which K/V rows a step reuses from its block's refresh pass (Fast-dLLM, arXiv 2505.22618).
+/// Which K/V rows a pass reuses (Fast-dLLM, arXiv 2505.22618; v2: arXiv 2509.26328).
 enum class CacheMode {
-  none,    ///< every pass recomputes the whole canvas
-  prefix,  ///< rows before the block are cached; a step recomputes the block and what follows it
-  dual,    ///< rows before and after the block are cached; a step recomputes the block only
+  none,    ///< every pass recomputes everything that may be attended to
+  prefix,  ///< rows before the block are cached. Bidirectional: as of the block's refresh pass, a
+           ///< step recomputes the block and what follows it. Block-causal: exact
+  dual,    ///< a step recomputes the block (block-causal: the sub-block) only; the rows around it
+           ///< are those of its refresh pass
 };
 
 /// What ranks the masked positions of a block.
 enum class Remasking {
-  low_confidence,  ///< the softmax probability of the proposed token (arXiv 2502.09992)
+  low_confidence,  ///< the probability of the proposed token (arXiv 2502.09992)
   random,          ///< uniform numbers
+  margin,          ///< the best token's probability minus the next best one's
+  entropy,         ///< the smallest entropy first
+  sequential,      ///< the left-most first
+  origin,          ///< no rank: each position is revealed independently, at the schedule's rate
+};
+
+/// Where an answer that holds a stop token ends.
+enum class StopAt {
+  token,  ///< with the first stop token
+  block,  ///< with the block that holds it
 };
 
 enum class FinishReason {
-  stop,    ///< an end-of-text token, with every position before it filled
+  stop,    ///< a stop token, with every position before it filled
   length,  ///< max_new_tokens
   abort,   ///< the commit callback asked for it
 };
 
 [[nodiscard]] std::string_view name_of(CacheMode mode) noexcept;
 [[nodiscard]] std::string_view name_of(Remasking remasking) noexcept;
+[[nodiscard]] std::string_view name_of(StopAt stop_at) noexcept;
 [[nodiscard]] std::string_view name_of(FinishReason reason) noexcept;
 /// Errors: Error{bad_config} naming the known values.
 [[nodiscard]] CacheMode parse_cache_mode(std::string_view name);
 [[nodiscard]] Remasking parse_remasking(std::string_view name);
+[[nodiscard]] StopAt parse_stop_at(std::string_view name);
 
 struct GenerationConfig {
   std::int64_t max_new_tokens = 128;  ///< >= 1
-  std::int64_t block_length = 32;     ///< >= 1; the last block is shorter where it does not divide
+  /// >= 1; none = the package's, or 32. Bidirectional: blocks count from the end of the prompt, the
+  /// last may be shorter. Block-causal: blocks lie at absolute multiples.
+  std::optional<std::int64_t> block_length{};
+  /// >= 1, block-causal only: positions of a block that are decoded together, from left to right;
+  /// none = the package's, or the whole block.
+  std::optional<std::int64_t> sub_block_length{};
   std::optional<std::int64_t>
       steps{};  ///< >= 1, over the whole generation; none = one token per pass
+  std::optional<std::int64_t> steps_per_block{};  ///< >= 1, instead of steps; with threshold: the
+                                                  ///< pass commits at least the schedule's share
+  std::optional<double> eps{};  ///< in (0, 1): the schedule follows time steps from 1 down to eps
   std::optional<double> threshold{};  ///< in (0, 1]: commit every position at least this confident
   std::optional<double> factor{};  ///< > 0: Fast-dLLM's factor rule; wins over threshold and steps
   CacheMode cache = CacheMode::dual;
   Remasking remasking = Remasking::low_confidence;
   double temperature = 0.0;  ///< >= 0; 0 = arg-max, else Gumbel-max sampling
+  double top_p = 1.0;        ///< in (0, 1]: sample from the smallest set of this probability
+  std::int64_t top_k = 0;    ///< >= 0: sample from the k best tokens; 0 = all
+  double alg_temp = 0.0;     ///< >= 0: temperature of the choice among positions; 0 = the best
   double cfg_scale = 0.0;    ///< >= 0; classifier-free guidance, 0 = off
   std::uint64_t seed = 0;
-  bool ignore_eos = false;  ///< run every block instead of stopping at end-of-text
+  /// In [0, 1]: overwrite a committed token of the block when another is more confident than this.
+  std::optional<double> editing_threshold{};
+  std::int64_t max_post_steps = 16;  ///< >= 0: passes that edit a block without masks, at most
+  std::optional<std::vector<std::int32_t>> stop_token_ids{};  ///< none = the package's eos ids
+  StopAt stop_at = StopAt::token;
+  bool ignore_eos = false;  ///< run every block instead of stopping
 
   friend bool operator==(const GenerationConfig&, const GenerationConfig&) noexcept = default;
 };
@@ -56,24 +86,27 @@ struct GenerationConfig {
 /// Errors: Error{bad_config} naming the option, what is allowed and what was found.
 void validate(const GenerationConfig& config);
 
-/// One pass's commits. The spans are borrowed and valid during the callback only.
+/// One pass's commits; none after a pass that only filled the cache. With an editing_threshold a
+/// position may come again until its block is finished. The spans are borrowed and valid during the
+/// callback only.
 struct CommitEvent {
   std::int64_t step = 0;         ///< pass within the request, from 0
   std::int64_t block = 0;        ///< from 0
   std::int64_t block_start = 0;  ///< the block is [block_start, block_end) of the new tokens
   std::int64_t block_end = 0;
-  bool block_finished = false;              ///< no masked position is left in the block
+  bool block_finished = false;              ///< its tokens are final
   std::span<const std::int32_t> positions;  ///< ascending indices into the new tokens
   std::span<const std::int32_t> token_ids;  ///< one per position
-  std::span<const double> confidences;      ///< one per position
+  std::span<const double> confidences;      ///< probabilities of the tokens, one per position
 };
 
 /// Called after every pass on the generating thread; false ends the generation with `abort`.
 using CommitCallback = std::function<bool(const CommitEvent&)>;
 
 struct GenerationStats {
-  std::int64_t refresh_passes = 0;       ///< passes over the whole canvas
-  std::int64_t step_passes = 0;          ///< passes that reused a cache
+  std::int64_t refresh_passes = 0;       ///< passes that started from nothing or filled the cache
+  std::int64_t step_passes = 0;          ///< passes that only read a cache
+  std::int64_t reused_rows = 0;          ///< prompt rows whose K/V an earlier request had left
   std::int64_t rows_computed = 0;        ///< rows fed to the graph, guidance rows included
   std::int64_t logit_rows_computed = 0;  ///< rows whose logits were computed, likewise
   double graph_seconds = 0.0;            ///< inside the backend's runs
@@ -82,8 +115,8 @@ struct GenerationStats {
 };
 
 struct GenerationResult {
-  /// New tokens. Cut after the first end-of-text token unless ignore_eos; on abort, cut before the
-  /// first position that is still masked. Never a mask token.
+  /// New tokens. Cut after the first stop token, or its block, unless ignore_eos; on abort, cut
+  /// before the first position that is still masked. Never a mask token.
   std::vector<std::int32_t> token_ids;
   std::int64_t num_passes = 0;  ///< graph runs (the papers' NFE)
   FinishReason finish_reason = FinishReason::length;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "fastdllm/tensor.hpp"
@@ -14,13 +15,23 @@ namespace fastdllm {
 /// Packages up to this format version are read; newer ones are refused.
 inline constexpr int supported_format_version = 1;
 
+/// block_causal: a row at position i sees position j iff i / block_length >= j / block_length.
 enum class AttentionKind { bidirectional, block_causal };
+
+/// What the confidence of a proposed token is.
+enum class ConfidenceKind {
+  raw,        ///< its softmax probability by the plain logits
+  processed,  ///< its probability in the distribution sampled from (temperature, top_p, top_k)
+};
+
+[[nodiscard]] std::string_view name_of(AttentionKind kind) noexcept;
+[[nodiscard]] std::string_view name_of(ConfidenceKind kind) noexcept;
 
 struct PackageInfo {
   std::filesystem::path path;  ///< the package folder
   int format_version = 0;
   std::string family;     ///< for people; nothing branches on it
-  std::string precision;  ///< "fp32", "fp16" or "bf16"
+  std::string precision;  ///< "fp32", "fp16", "bf16", "int8" or "int4"
   int opset = 0;
   std::filesystem::path graph;  ///< absolute path of model.onnx
   ElementType cache_type = ElementType::float32;
@@ -37,7 +48,13 @@ struct PackageInfo {
   std::optional<std::int32_t> pad_token_id;
   std::optional<std::int32_t> bos_token_id;
   AttentionKind attention = AttentionKind::bidirectional;
-  std::int64_t logits_shift = 0;  ///< 1: the row before a position predicts it
+  std::int64_t logits_shift = 0;                 ///< 1: the row before a position predicts it
+  std::optional<std::int64_t> block_length;      ///< default of GenerationConfig::block_length
+  std::optional<std::int64_t> sub_block_length;  ///< likewise
+  /// block_causal: the pass that commits a block also gives the next block's first token.
+  bool seed_token = false;
+  bool threshold_inclusive = true;  ///< confidence >= threshold commits; false: >
+  ConfidenceKind confidence = ConfidenceKind::raw;
   std::int64_t min_prompt_length = 0;
 };
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from fastdllm.export.errors import CheckpointError, ExportError, ValidationError
 
 if TYPE_CHECKING:
-    from fastdllm.export.pipeline import export_package
+    from fastdllm.export.pipeline import export_graph, export_package
 
-__all__ = ["CheckpointError", "ExportError", "ValidationError", "export_package"]
+__all__ = ["CheckpointError", "ExportError", "ValidationError", "export_graph", "export_package"]
 
 # ONNX Runtime's own telemetry is on by default; an export is no reason to report to anyone.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-_NEEDED = ("torch", "onnx", "onnx_ir", "onnxscript", "ml_dtypes", "safetensors", "tqdm")
+_NEEDED = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "tqdm")
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastdllm.export.adapters import ModelSpec, MoeSpec
 
+MIXTURE = "fastdllm.mixture"  # domain of the node that stands for a mixture's experts in a trace
 TOP = 3  # best candidates looked at: the two best tokens, and the mask token that may be among them
 
 
@@ -79,7 +80,13 @@ class SwiGlu(nn.Module):
 
 
 class Experts(nn.Module):
-    """SwiGLU experts behind a router. All of them are computed, the chosen ones count."""
+    """SwiGLU experts behind a router; each row goes through the chosen ones.
+
+    traced_as: while the model is traced, the name of this mixture; the experts are away then and
+    one node stands for them (experts.py puts them back into the graph).
+    """
+
+    traced_as: str | None = None
 
     def __init__(self, hidden: int, moe: MoeSpec) -> None:
         super().__init__()
@@ -113,13 +120,34 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [B,T,hidden] to the same."""
-        best, chosen = self.route(x)
-        shape = (*x.shape[:-1], self.moe.num_experts)
-        weights = torch.zeros(shape, dtype=best.dtype).scatter(-1, chosen, best).to(x.dtype)
-        y = sum(expert(x) * weights[..., e : e + 1] for e, expert in enumerate(self.experts))
-        if self.moe.shared_size:
-            y = y + self.shared(x)
-        return torch.as_tensor(y)
+        weights, chosen = self.route(x)
+        y = self.mix(x, chosen, weights.to(x.dtype))
+        return y + self.shared(x) if self.moe.shared_size else y
+
+    def mix(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """Add up what the chosen experts i64 [B,T,k] make of x, weighted [B,T,k]."""
+        if self.traced_as is not None:
+            node: Tensor = torch.onnx.ops.symbolic(
+                f"{MIXTURE}::Experts",
+                [x, chosen, weights],
+                {
+                    "name": self.traced_as,
+                    "experts": self.moe.num_experts,
+                    "chosen": self.moe.experts_per_token,
+                    "size": self.moe.expert_size,
+                    "hidden": x.shape[-1],
+                },
+                dtype=x.dtype,
+                shape=x.shape,
+                version=1,
+            )
+            return node
+        rows, ids, shares = x.flatten(0, -2), chosen.flatten(0, -2), weights.flatten(0, -2)
+        y = torch.zeros_like(rows)
+        for index in sorted(set(ids.flatten().tolist())):
+            row, place = (ids == index).nonzero(as_tuple=True)
+            y[row] += self.experts[index](rows[row]) * shares[row, place, None]
+        return y.view_as(x)
 
 
 class Layer(nn.Module):

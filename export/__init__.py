@@ -10,7 +10,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _missing = [
     name
-    for name in ("torch", "onnx", "onnx_ir", "onnxscript", "ml_dtypes", "safetensors", "tqdm")
+    for name in ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "tqdm")
     if importlib.util.find_spec(name) is None
 ]
 if _missing:
@@ -19,6 +19,12 @@ if _missing:
     )
 
 from fastdllm.export.errors import CheckpointError, ExportError, ValidationError  # noqa: E402
-from fastdllm.export.pipeline import export_package  # noqa: E402
+from fastdllm.export.pipeline import export_graph, export_package  # noqa: E402
 
-__all__ = ["CheckpointError", "ExportError", "ValidationError", "export_package"]
+__all__ = [
+    "CheckpointError",
+    "ExportError",
+    "ValidationError",
+    "export_graph",
+    "export_package",
+]

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from fastdllm.export.adapters.base import Rows, TensorSource, source_name
 from fastdllm.export.errors import CheckpointError
+from fastdllm.export.quantize import PIECE
 
 Shape = tuple[int, ...]
 
@@ -92,15 +94,22 @@ class Checkpoint:
                 + "\n  ".join(problems[:20])
             )
 
-    def tensor(self, name: str) -> torch.Tensor:
-        """Read one tensor in its own dtype. Errors: CheckpointError for NaN or infinity."""
+    def tensor(self, source: TensorSource) -> torch.Tensor:
+        """Read one tensor, or rows of one, in its own dtype; it stays mapped to its file.
+
+        Errors: CheckpointError for a tensor that is unreadable, not of floats, NaN or infinite.
+        """
+        name = source_name(source)
         try:
             with safe_open(self._files[name], framework="pt") as tensors:
                 tensor: torch.Tensor = tensors.get_tensor(name)
         except (SafetensorError, OSError) as problem:
             raise CheckpointError(f"{self._files[name]}: {name}: {problem}") from None
+        if isinstance(source, Rows):
+            tensor = tensor[source.start : source.end]
         if not tensor.is_floating_point():
             raise CheckpointError(f"{self._files[name]}: {name} is {tensor.dtype}; expected floats")
-        if not bool(torch.isfinite(tensor).all()):
+        # In pieces, for the check makes temporaries.
+        if not all(bool(piece.isfinite().all()) for piece in tensor.flatten().split(PIECE)):
             raise CheckpointError(f"{self._files[name]}: {name} holds NaN or infinity")
         return tensor

@@ -7,16 +7,14 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
-import ml_dtypes
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from fastdllm.export.adapters import ModelSpec
 from fastdllm.export.errors import ExportError
-from fastdllm.export.graphs import Transformer
+from fastdllm.export.graphs import Transformer, rope_frequencies
 
 OPSETS = (23, 20)
 HEADS = ("token_ids", "confidence", "complement", "second_confidence", "entropy", "logits")
@@ -59,11 +57,15 @@ def example_inputs(
 
 
 def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
-    """Export the model; its weights stay shared with the module until they are saved.
+    """Export a model whose weights are never looked at; the graph's are initializers without data.
 
-    Errors: ExportError when torch cannot export it.
+    model: may be on the meta device. Errors: ExportError when torch cannot export it.
     """
     spec = model.spec
+    # A single zero each, expanded: the size without the memory. The meta device would do as well,
+    # in half as much time again.
+    sizes = {name: weight.shape for name, weight in model.named_parameters()}
+    fill(model, {name: torch.zeros((), dtype=dtype).expand(size) for name, size in sizes.items()})
     free = torch.export.Dim.DYNAMIC
     shapes = {
         "input_ids": {0: free, 1: free},
@@ -79,13 +81,17 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
                 model,
                 example_inputs(spec, dtype),
                 dynamo=True,
-                optimize=True,
+                optimize=False,
                 opset_version=opset,
                 dynamic_shapes=shapes,
                 input_names=names + cache_names("past_key_values", spec.num_layers),
                 output_names=[*HEADS, *cache_names("present", spec.num_layers)],
                 verbose=False,
             )
+            if program is not None:
+                weights = take_weights(program.model, model)
+                program.optimize()
+                restore_weights(program.model, weights, spec)
         except Exception as problem:
             raise ExportError(
                 f"torch {torch.__version__} cannot export the graph with opset {opset}: {problem}\n"
@@ -102,6 +108,41 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
     name_dimensions(graph_model, spec)
     strip_metadata(graph_model)
     return graph_model
+
+
+def fill(model: Transformer, weights: dict[str, Tensor]) -> None:
+    """Make these the model's parameters, by name; its buffer is computed."""
+    if model.spec.tied_embeddings:
+        weights = weights | {"head.weight": weights["embedding.weight"]}
+    model.load_state_dict(weights, assign=True)
+    model.requires_grad_(False)
+    if model.spec.tied_embeddings:
+        model.head.weight = model.embedding.weight
+    model.inverse_frequencies = rope_frequencies(model.spec)
+
+
+def take_weights(graph_model: ir.Model, model: Transformer) -> list[ir.Value]:
+    """Make inputs of the weights, so that the optimizer does not look for their numbers."""
+    graph = graph_model.graph
+    names = {*model.state_dict(), "inverse_frequencies"}
+    weights = [value for name, value in graph.initializers.items() if name in names]
+    for value in weights:
+        del graph.initializers[str(value.name)]
+        value.const_value = None
+        graph.inputs.append(value)
+        if model.spec.tied_embeddings and value.name == "head.weight":
+            value.name = "embedding.weight"
+    return weights
+
+
+def restore_weights(graph_model: ir.Model, weights: list[ir.Value], spec: ModelSpec) -> None:
+    """Make initializers of the weights again; the rotation's frequencies get their numbers."""
+    graph = graph_model.graph
+    for value in weights:
+        graph.inputs.remove(value)
+        graph.initializers.add(value)
+        if value.name == "inverse_frequencies":
+            value.const_value = ir.tensor(rope_frequencies(spec).numpy(), name=value.name)
 
 
 def cut_present(model: ir.Model, spec: ModelSpec) -> None:
@@ -175,36 +216,6 @@ def name_dimensions(model: ir.Model, spec: ModelSpec) -> None:
         value.shape = ir.Shape(shapes[str(value.name)])
 
 
-def store_as_bfloat16(model: ir.Model) -> None:
-    """Store the matrices in bfloat16 and cast them where they are used; values stay the same.
-
-    The weights must be bfloat16 numbers already.
-    """
-    graph = model.graph
-    for name, value in list(graph.initializers.items()):
-        tensor = value.const_value
-        if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) < 2:
-            continue
-        stored_name = f"{name}.bfloat16"
-        stored = ir.Value(name=stored_name)
-        stored.const_value = ir.Tensor(tensor.numpy().astype(ml_dtypes.bfloat16), name=stored_name)
-        stored.type = ir.TensorType(ir.DataType.BFLOAT16)
-        stored.shape = value.shape
-        cast = ir.Node(
-            "",
-            "Cast",
-            [stored],
-            attributes=[ir.AttrInt64("to", ir.DataType.FLOAT)],
-            name=f"widen.{name}",
-        )
-        cast.outputs[0].name = f"{name}.float32"
-        cast.outputs[0].type, cast.outputs[0].shape = value.type, value.shape
-        ir.convenience.replace_all_uses_with(value, cast.outputs[0])
-        graph.insert_before(graph[0], cast)
-        del graph.initializers[name]
-        graph.initializers[stored_name] = stored
-
-
 def strip_metadata(model: ir.Model) -> None:
     """Drop what the tracer noted of the source: local paths have no place in a package."""
     model.metadata_props.clear()
@@ -222,14 +233,6 @@ def strip_metadata(model: ir.Model) -> None:
     for value in values:
         value.metadata_props.clear()
         value.doc_string = None
-
-
-def save(model: ir.Model, graph_path: Path, weights_name: str) -> None:
-    """Write the graph, and all weights of a kilobyte and more into one file beside it."""
-    ir.save(model, graph_path, external_data=weights_name, size_threshold_bytes=1024)
-    weights = graph_path.with_name(weights_name)
-    if not weights.exists():
-        weights.write_bytes(b"")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,9 @@ def _swap(partial: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def file_entries(folder: Path) -> dict[str, Any]:
-    """Return size and SHA-256 of every file, by name."""
+def file_entries(folder: Path, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
+    """Return size and SHA-256 of every file, by name; progress is told the bytes read."""
     entries = {}
     for file in sorted(folder.iterdir()):
-        entries[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_of_file(file)}
+        entries[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_of_file(file, progress)}
     return entries

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import onnx_ir as ir
 import torch
+from onnxruntime import InferenceSession
+from torch import nn
 from tqdm import tqdm
 
 from fastdllm._core import read_package
@@ -21,8 +27,8 @@ from fastdllm.export.adapters import (
 )
 from fastdllm.export.checkpoint import Checkpoint
 from fastdllm.export.errors import ExportError
-from fastdllm.export.graphs import TOP, Transformer, rope_frequencies
-from fastdllm.export.onnx_export import OPSETS, save, store_as_bfloat16, trace
+from fastdllm.export.graphs import TOP, Transformer
+from fastdllm.export.onnx_export import OPSETS, fill, trace
 from fastdllm.export.package import (
     FORMAT_VERSION,
     GRAPH,
@@ -33,28 +39,49 @@ from fastdllm.export.package import (
     package_folder,
 )
 from fastdllm.export.precision import PRECISIONS, Precision
+from fastdllm.export.quality import measure_quality, random_prompts, reference_logits
+from fastdllm.export.quantize import Int4, Int8, RoundedLinear
 from fastdllm.export.text_assets import (
     TextAssets,
     mask_id_from_tokenizer,
     read_text_assets,
     to_json,
 )
-from fastdllm.export.validate import CASES, graph_probes, validate
+from fastdllm.export.twin import RandomWeights, twin_spec
+from fastdllm.export.validate import graph_probes, open_graph, validate
+from fastdllm.export.weights import (
+    PlacedWeight,
+    ReadParameter,
+    place_weights,
+    stored_bytes,
+    write_weights,
+)
 from fastdllm.version import __version__
+
+PrecisionName = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+IN_MEMORY_BYTES = 2 << 30  # of float32 weights; a larger model is compared by its twin
 
 
 class _Progress:
-    """A bar on stderr over the stages, tensors and comparisons of an export."""
+    """A bar on stderr: the stage, and the bytes written and hashed with the time they will take."""
 
-    def __init__(self, total: int, shown: bool) -> None:
-        self.bar = tqdm(total=total, disable=not shown, file=sys.stderr, unit="step", leave=False)
+    def __init__(self, shown: bool) -> None:
+        self.bar = tqdm(
+            disable=not shown,
+            file=sys.stderr,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            leave=False,
+        )
 
-    def stage(self, name: str) -> None:
+    def stage(self, name: str, size: int | None = None) -> None:
+        """Begin a stage; size: the bytes it handles."""
+        self.bar.reset(total=size)
         self.bar.set_description(name)
-        self.step()
 
-    def step(self) -> None:
-        self.bar.update(1)
+    def add(self, size: int) -> None:
+        self.bar.update(size)
 
     def close(self) -> None:
         self.bar.close()
@@ -64,43 +91,76 @@ def export_package(
     checkpoint_dir: str | Path,
     package_dir: str | Path,
     *,
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32",
+    precision: PrecisionName = "fp32",
     opset: int = 23,
     overwrite: bool = False,
     progress: bool | None = None,
+    in_memory: bool | None = None,
 ) -> Path:
     """Export a Hugging Face checkpoint folder into a package folder and return its path.
 
     precision: of weights and arithmetic, see PACKAGE.md. opset: 23 (Attention,
     RMSNormalization and RotaryEmbedding as single operators) or 20 (decomposed, for older
     TensorRT). overwrite: replace a package that is there, at the very end. progress: a bar on
-    stderr; None = on a terminal.
+    stderr; None = on a terminal. in_memory: load the whole model to compare the package with torch
+    and to make probes; False compares a small twin of the same structure, and memory holds
+    one tensor of the checkpoint at a time; None = True for up to 2 GiB of float32 weights.
 
-    The graph is compared with torch before anything is put in place. Errors: ExportError and its
+    The graph is compared before anything is put in place. Errors: ExportError and its
     kinds CheckpointError and ValidationError; package_dir is then as it was.
     """
-    if precision not in PRECISIONS:
-        raise ExportError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    if opset not in OPSETS:
-        raise ExportError(f"opset is {opset!r}; expected one of {', '.join(map(str, OPSETS))}")
+    chosen = check_options(precision, opset)
     checkpoint = Checkpoint(Path(checkpoint_dir))
     adapter = adapter_for(checkpoint.config)
     spec, text = read_facts(checkpoint, adapter)
     names = adapter.tensor_names(spec)
     checkpoint.require_names(source_name(source) for source in names.values())
     with torch.device("meta"):  # sizes alone: nothing is allocated before the shapes are right
-        model = Transformer(spec, opset).eval().requires_grad_(False)
+        model = Transformer(spec, opset)
     checkpoint.require(expected_shapes(model, names))
-    shown = sys.stderr.isatty() if progress is None else progress
-    bar = _Progress(len(names) + len(CASES) + 5, shown)
+    weight_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
+    export = _Export(
+        spec=spec,
+        precision=chosen,
+        opset=opset,
+        read=lambda parameter: checkpoint.tensor(names[parameter]),
+        in_memory=weight_bytes <= IN_MEMORY_BYTES if in_memory is None else in_memory,
+        bar=_Progress(sys.stderr.isatty() if progress is None else progress),
+    )
     try:
         with package_folder(Path(package_dir), overwrite=overwrite) as folder:
-            _write(
-                folder, checkpoint, adapter, model, names, PRECISIONS[precision], opset, text, bar
-            )
+            export.run(folder, describe(adapter, spec, chosen, opset, text), text)
     finally:
-        bar.close()
+        export.bar.close()
     return Path(package_dir)
+
+
+def export_graph(
+    config: Mapping[str, Any], path: str | Path, *, precision: PrecisionName = "fp32", opset: int = 23
+) -> Path:
+    """Write the graph of a config.json alone: its weights are inputs, under their stored names.
+
+    For a look at the structure, or a check of it, without a checkpoint. Errors: ExportError.
+    """
+    chosen = check_options(precision, opset)
+    spec = adapter_for(config).spec(config)
+    check_spec(spec)
+    graph, placed = trace_graph(spec, chosen, opset)
+    for weight in placed:
+        for value in weight.values:
+            del graph.graph.initializers[str(value.name)]
+            graph.graph.inputs.append(value)
+    ir.save(graph, path)
+    return Path(path)
+
+
+def check_options(precision: str, opset: int) -> Precision:
+    """Return the precision of a name. Errors: ExportError for an unknown one, or opset."""
+    if precision not in PRECISIONS:
+        raise ExportError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    if opset not in OPSETS:
+        raise ExportError(f"opset is {opset!r}; expected one of {', '.join(map(str, OPSETS))}")
+    return PRECISIONS[precision]
 
 
 def read_facts(checkpoint: Checkpoint, adapter: Adapter) -> tuple[ModelSpec, TextAssets]:
@@ -111,13 +171,18 @@ def read_facts(checkpoint: Checkpoint, adapter: Adapter) -> tuple[ModelSpec, Tex
     if config.get("mask_token_id") is None:
         config["mask_token_id"] = mask_id_from_tokenizer(text)
     spec = adapter.spec(config)
+    check_spec(spec)
+    return spec, text
+
+
+def check_spec(spec: ModelSpec) -> None:
+    """Refuse sizes that no graph can have. Errors: ExportError."""
     if spec.vocab_size < TOP:
         raise ExportError(f"config.json: vocab_size is {spec.vocab_size}; expected at least {TOP}")
     if spec.head_dim % 2:
         raise ExportError(f"config.json: head dim is {spec.head_dim}; expected an even number")
     if spec.mask_token_id in spec.eos_token_ids:
         raise ExportError("config.json: mask_token_id is an end-of-text id too")
-    return spec, text
 
 
 def expected_shapes(model: Transformer, names: TensorNames) -> dict[str, tuple[int, ...]]:
@@ -133,69 +198,113 @@ def expected_shapes(model: Transformer, names: TensorNames) -> dict[str, tuple[i
     return shapes
 
 
-def load_weights(
-    model: Transformer,
-    checkpoint: Checkpoint,
-    names: TensorNames,
-    precision: Precision,
-    bar: _Progress,
-) -> None:
-    """Fill the module, tensor by tensor, rounded to the package's weights.
+def load_model(
+    spec: ModelSpec, opset: int, read: ReadParameter, precision: Precision | None
+) -> Transformer:
+    """Make the torch module with the weights as a precision stores them; None = as they are, f32.
 
     Errors: CheckpointError for a tensor that cannot be read or holds NaN or infinity.
     """
+    with torch.device("meta"):
+        model = Transformer(spec, opset).eval()
     weights: dict[str, torch.Tensor] = {}
-    for ours, source in names.items():
-        tensor = checkpoint.tensor(source_name(source))
-        if isinstance(source, Rows):
-            tensor = tensor[source.start : source.end]
-        weights[ours] = tensor.to(precision.weight_dtype).to(precision.compute_dtype)
-        bar.step()
-    if model.spec.tied_embeddings:
-        weights["head.weight"] = weights["embedding.weight"]
-    model.load_state_dict(weights, assign=True)
-    model.requires_grad_(False)
-    if model.spec.tied_embeddings:
-        model.head.weight = model.embedding.weight
-    model.inverse_frequencies = rope_frequencies(model.spec)
+    for name, parameter in model.named_parameters():
+        tensor = read(name)
+        if precision is None:
+            weights[name] = tensor.float()
+        else:
+            encoding = precision.encoding(name, parameter.dim())
+            weights[name] = encoding.decoded(tensor).to(precision.compute_dtype)
+    fill(model, weights)
+    for name, module in list(model.named_modules()):
+        if precision is not None and isinstance(module, nn.Linear):
+            encoding = precision.encoding(f"{name}.weight", 2)
+            if isinstance(encoding, Int8 | Int4):
+                block = encoding.block if isinstance(encoding, Int4) else None
+                model.set_submodule(name, RoundedLinear(module, block))
+    return model
 
 
-def _write(
-    folder: Path,
-    checkpoint: Checkpoint,
-    adapter: Adapter,
-    model: Transformer,
-    names: TensorNames,
-    precision: Precision,
-    opset: int,
-    text: TextAssets,
-    bar: _Progress,
-) -> None:
-    bar.stage("reading weights")
-    load_weights(model, checkpoint, names, precision, bar)
-    bar.stage("tracing")
+def trace_graph(
+    spec: ModelSpec, precision: Precision, opset: int
+) -> tuple[ir.Model, list[PlacedWeight]]:
+    """Trace the model without weights and decide how each is stored."""
+    with torch.device("meta"):
+        model = Transformer(spec, opset).eval().requires_grad_(False)
     graph = trace(model, precision.compute_dtype, opset)
-    if precision.weight_dtype == torch.bfloat16:
-        store_as_bfloat16(graph)
-    bar.stage("writing weights")
-    save(graph, folder / GRAPH, WEIGHTS)
-    del graph
-    bar.stage("comparing with torch")
-    worst = validate(folder / GRAPH, model, precision, bar.step)
-    probes = {
-        "tolerance": 10 * precision.tolerance,
-        "graph": graph_probes(folder / GRAPH, model.spec, precision),
-        **text.probes,
-    }
-    (folder / PROBES).write_text(to_json(probes), encoding="utf-8")
-    for name, content in text.files.items():
-        (folder / name).write_text(content, encoding="utf-8", newline="")
-    bar.stage("writing metadata")
-    metadata = describe(adapter, model.spec, precision, opset, text)
-    metadata["validation"] = {"tolerance": precision.tolerance, "largest_difference": worst}
-    metadata["files"] = file_entries(folder)
-    (folder / METADATA).write_text(to_json(metadata), encoding="utf-8")
-    read_package(str(folder))  # what the runtime refuses is not put in place
+    return graph, place_weights(graph, precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Export:
+    """One export: what is exported and how."""
+
+    spec: ModelSpec
+    precision: Precision
+    opset: int
+    read: ReadParameter
+    in_memory: bool
+    bar: _Progress
+
+    def run(self, folder: Path, metadata: dict[str, Any], text: TextAssets) -> None:
+        """Fill a folder with a package."""
+        self.write_graph(folder, self.spec, self.read)
+        self.bar.stage("comparing with torch")
+        probes: dict[str, Any] = {"tolerance": self.precision.probe_tolerance, "graph": []}
+        if self.in_memory:
+            session = open_graph(folder / GRAPH)
+            metadata["validation"] = self.compare("weights", session, self.spec, self.read)
+            if self.precision.name != "fp32":
+                metadata["quality"] = self.quality(session, text)
+            probes["graph"] = graph_probes(session, self.spec, self.precision)
+        else:
+            metadata["validation"] = self.compare_twin()
+        probes |= text.probes
+        (folder / PROBES).write_text(to_json(probes), encoding="utf-8")
+        for name, content in text.files.items():
+            (folder / name).write_text(content, encoding="utf-8", newline="")
+        self.bar.stage("checksums", sum(file.stat().st_size for file in folder.iterdir()))
+        metadata["files"] = file_entries(folder, self.bar.add)
+        (folder / METADATA).write_text(to_json(metadata), encoding="utf-8")
+        read_package(str(folder))  # what the runtime refuses is not put in place
+
+    def write_graph(self, folder: Path, spec: ModelSpec, read: ReadParameter) -> None:
+        """Write graph and weights."""
+        self.bar.stage("tracing")
+        graph, placed = trace_graph(spec, self.precision, self.opset)
+        self.bar.stage("writing weights", stored_bytes(placed))
+        write_weights(placed, read, folder / WEIGHTS, self.bar.add)
+        ir.save(graph, folder / GRAPH)
+
+    def compare(
+        self, what: str, session: InferenceSession, spec: ModelSpec, read: ReadParameter
+    ) -> dict[str, Any]:
+        """Compare a written graph with torch; return what fastdllm.json says of it."""
+        model = load_model(spec, self.opset, read, self.precision)
+        worst = validate(session, model, self.precision)
+        return {
+            "compared": what,
+            "tolerance": self.precision.tolerance,
+            "largest_difference": worst,
+        }
+
+    def compare_twin(self) -> dict[str, Any]:
+        """Export a small model of the same structure the same way, and compare that."""
+        spec = twin_spec(self.spec)
+        read = RandomWeights(spec)
+        with TemporaryDirectory() as name:
+            self.write_graph(Path(name), spec, read)
+            return self.compare("twin", open_graph(Path(name) / GRAPH), spec, read)
+
+    def quality(self, session: InferenceSession, text: TextAssets) -> dict[str, Any]:
+        """Compare the package's answers with those of the float32 weights."""
+        prompts = [probe["token_ids"] for probe in text.probes.get("tokenizer", ())]
+        prompts = prompts or random_prompts(self.spec)
+        model = load_model(self.spec, self.opset, self.read, None)
+        expected = reference_logits(model, prompts)
+        del model
+        found = measure_quality(session, self.spec, self.precision, prompts, expected)
+        return dataclasses.asdict(found)
 
 
 def describe(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def run_graph(
     spec: ModelSpec,
     inputs: tuple[Any, ...],
     kept: int,
-    outputs: list[str],
+    outputs: Sequence[str],
 ) -> list[Array]:
     """Run one pass on torch inputs of Transformer.forward."""
     ids, positions, mask, wanted, past = inputs
@@ -79,14 +79,16 @@ def run_graph(
 
 
 def validate(
-    graph: Path, model: Transformer, precision: Precision, step: Callable[[], object]
+    session: onnxruntime.InferenceSession,
+    model: Transformer,
+    precision: Precision,
+    step: Callable[[], object] = lambda: None,
 ) -> float:
     """Compare every output in every case; return the largest difference found, as a share.
 
     Errors: ValidationError naming output, case, found and allowed.
     """
     spec = model.spec
-    session = open_graph(graph)
     generator = torch.Generator().manual_seed(20250528)
     worst = 0.0
     outputs = [*HEADS, *cache_names("present", spec.num_layers)]
@@ -145,9 +147,10 @@ def _compare(
     return difference / scale
 
 
-def graph_probes(graph: Path, spec: ModelSpec, precision: Precision) -> list[dict[str, Any]]:
+def graph_probes(
+    session: onnxruntime.InferenceSession, spec: ModelSpec, precision: Precision
+) -> list[dict[str, Any]]:
     """Run a few plain passes and keep some logits, for `fastdllm check` on the target machine."""
-    session = open_graph(graph)
     generator = torch.Generator().manual_seed(7)
     vocabulary = np.unique(np.linspace(0, spec.vocab_size - 1, 64).astype(int))
     probes = []

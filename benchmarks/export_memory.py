@@ -49,10 +49,11 @@ export_package(sys.argv[1], sys.argv[2], precision=sys.argv[3], in_memory=False)
 def write_checkpoint(folder: Path, shards: int) -> None:
     """Write config.json and random weights, a shard at a time."""
     import torch
+    from safetensors.torch import save_file
+
     from fastdllm.export.adapters import adapter_for
     from fastdllm.export.graphs import Transformer
     from fastdllm.export.pipeline import expected_shapes
-    from safetensors.torch import save_file
 
     adapter = adapter_for(CONFIG)
     spec = adapter.spec(CONFIG)

@@ -83,5 +83,8 @@ def file_entries(folder: Path, progress: Callable[[int], None] | None = None) ->
     """Return size and SHA-256 of every file, by name; progress is told the bytes read."""
     entries = {}
     for file in sorted(folder.iterdir()):
-        entries[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_of_file(file, progress)}
+        entries[file.name] = {
+            "bytes": file.stat().st_size,
+            "sha256": sha256_of_file(file, progress),
+        }
     return entries

@@ -123,9 +123,7 @@ class Int4(Encoding):
         """Return integers u8 [out, blocks, block / 2] and scales [out * blocks]."""
         blocks = -(-shape[1] // self.block)
         return (
-            Part(
-                suffix="int4", dtype=ir.DataType.UINT8, shape=(shape[0], blocks, self.block // 2)
-            ),
+            Part(suffix="int4", dtype=ir.DataType.UINT8, shape=(shape[0], blocks, self.block // 2)),
             Part(suffix="scale", dtype=ir.DataType.FLOAT, shape=(shape[0] * blocks,)),
         )
 

@@ -83,9 +83,7 @@ class _Placer:
             self._gather(node, encoding, stored)
         for node in transposes:
             self._multiply(node, encoding, stored, transposed)
-        return PlacedWeight(
-            parameter=name, encoding=encoding, transposed=transposed, values=stored
-        )
+        return PlacedWeight(parameter=name, encoding=encoding, transposed=transposed, values=stored)
 
     def _initializer(self, name: str, part: Part) -> ir.Value:
         value = ir.Value(

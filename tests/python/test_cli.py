@@ -67,7 +67,9 @@ VALUES = {
 def test_every_field_of_the_config_is_an_option_and_in_the_readme(field: str) -> None:
     value = VALUES.get(field, 7)
     flag = f"--{field.replace('_', '-')}"
-    words = [] if value is True else [str(v) for v in (value if isinstance(value, list) else [value])]
+    words = (
+        [] if value is True else [str(v) for v in (value if isinstance(value, list) else [value])]
+    )
 
     config = cli._config(cli._parser().parse_args(["generate", "package", flag, *words]))
 

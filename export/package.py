@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,10 +79,20 @@ def _swap(partial: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def file_entries(folder: Path, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
-    """Return size and SHA-256 of every file, by name; progress is told the bytes read."""
+def file_entries(
+    folder: Path,
+    progress: Callable[[int], None] | None = None,
+    *,
+    only: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Return size and SHA-256 of every file (or `only` these) by name.
+
+    progress is told the bytes read.
+    """
     entries = {}
     for file in sorted(folder.iterdir()):
+        if only is not None and file.name not in only:
+            continue
         entries[file.name] = {
             "bytes": file.stat().st_size,
             "sha256": sha256_of_file(file, progress),

@@ -49,7 +49,7 @@ from fastdllm.export.text_assets import (
     to_json,
 )
 from fastdllm.export.twin import RandomWeights, twin_spec
-from fastdllm.export.validate import graph_probes, open_graph, validate
+from fastdllm.export.validate import decode_probe, graph_probes, open_graph, validate
 from fastdllm.export.weights import (
     PlacedWeight,
     ReadParameter,
@@ -272,6 +272,11 @@ class _Export:
         metadata["files"] = file_entries(folder, self.bar.add)
         (folder / METADATA).write_text(to_json(metadata), encoding="utf-8")
         read_package(str(folder))  # what the runtime refuses is not put in place
+        if self.in_memory:
+            probes["decode"] = decode_probe(folder, self.spec)
+            (folder / PROBES).write_text(to_json(probes), encoding="utf-8")
+            metadata["files"] |= file_entries(folder, only=(PROBES,))
+            (folder / METADATA).write_text(to_json(metadata), encoding="utf-8")
 
     def write_graph(self, folder: Path, spec: ModelSpec, read: ReadParameter) -> None:
         """Write graph and weights."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from fastdllm.export.adapters import ModelSpec
 from fastdllm.export.graphs import Transformer
 from fastdllm.export.precision import Precision
-from fastdllm.export.validate import run_graph
+from fastdllm.export.validate import plain_mask, run_graph
 
 MASKED = 32  # positions asked for after each prompt, as a first pass over a block does
 Pass = tuple[Tensor, Tensor, Tensor, Tensor, list[tuple[Tensor, Tensor]]]
@@ -41,7 +41,7 @@ def quality_passes(spec: ModelSpec, prompts: list[list[int]], dtype: torch.dtype
             (
                 torch.tensor([ids]),
                 torch.arange(rows)[None],
-                torch.ones(1, 1, 1, rows, dtype=torch.bool),
+                plain_mask(spec, rows),
                 torch.arange(max(0, rows - MASKED), rows)[None],
                 [(past, past)] * spec.num_layers,
             )

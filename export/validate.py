@@ -12,6 +12,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from fastdllm._core import GenerationConfig
+from fastdllm.engine import Engine
 from fastdllm.export.adapters import ModelSpec
 from fastdllm.export.errors import ValidationError
 from fastdllm.export.graphs import Transformer
@@ -19,11 +21,18 @@ from fastdllm.export.onnx_export import HEADS, cache_names, example_inputs
 from fastdllm.export.precision import Precision
 
 Array = NDArray[Any]
+FLOAT32_TOLERANCE = 1e-4
+DEVIATING_ROWS = 0.1  # at most, of a model with experts in reduced precision
+DEFAULT_BLOCK_LENGTH = 32  # the runtime's, where neither package nor config names one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Sizes of one comparison; padded: that many cached or fed rows are masked out."""
+    """Sizes of one comparison.
+
+    padded: that many cached or fed rows are masked out. causal_block: fed rows see fed rows of
+    their own and earlier blocks of this length only; 0 = all.
+    """
 
     batch: int
     rows: int
@@ -31,6 +40,7 @@ class Case:
     wanted: int
     kept: int
     padded: int = 0
+    causal_block: int = 0
 
 
 CASES = (
@@ -40,6 +50,7 @@ CASES = (
     Case(batch=2, rows=7, cached=6, wanted=3, kept=10, padded=4),
     Case(batch=1, rows=33, cached=31, wanted=5, kept=64, padded=11),
     Case(batch=3, rows=32, cached=0, wanted=32, kept=17, padded=5),
+    Case(batch=2, rows=24, cached=8, wanted=7, kept=20, causal_block=8),
 )
 
 
@@ -90,61 +101,91 @@ def validate(
     """
     spec = model.spec
     generator = torch.Generator().manual_seed(20250528)
-    worst = 0.0
+    # Rounding decides between experts that the router finds nearly equal, and then a row differs
+    # as two experts do: that is no fault of the graph, as long as such rows are few.
+    loose = spec.moe is not None and precision.tolerance > FLOAT32_TOLERANCE
+    worst, deviating, rows = 0.0, 0, 0
     outputs = [*HEADS, *cache_names("present", spec.num_layers)]
     for case in CASES:
-        inputs = example_inputs(
-            spec,
-            precision.compute_dtype,
-            batch=case.batch,
-            rows=case.rows,
-            cached=case.cached,
-            wanted=case.wanted,
-            generator=generator,
-        )
-        padded = torch.randperm(case.rows + case.cached, generator=generator)[: case.padded]
-        inputs[2][..., padded] = False
+        inputs = case_inputs(case, spec, precision, generator)
         with torch.inference_mode():
             expected = model(*inputs)
         found = run_graph(session, spec, inputs, case.kept, outputs)
         for name, theirs, ours in zip(outputs, found, expected, strict=True):
             cut = ours[:, :, : case.kept] if name.startswith("present") else ours
-            worst = max(
-                worst, _compare(name, case, theirs, cut, expected[len(HEADS) - 1], precision)
-            )
+            differences = _compare(name, case, theirs, cut, expected[len(HEADS) - 1])
+            beyond = differences[~(differences <= precision.tolerance)]
+            if len(beyond) > 0 and not loose:
+                raise ValidationError(
+                    f"{name}: {case}: differs by {beyond.max():.3g} of its largest value; allowed "
+                    f"{precision.tolerance:g} ({precision.name})"
+                )
+            worst = max(worst, float(differences.max(initial=0.0)))
+            deviating, rows = deviating + len(beyond), rows + len(differences)
         step()
+    if not deviating <= DEVIATING_ROWS * rows or not np.isfinite(worst):
+        raise ValidationError(
+            f"{deviating} of {rows} rows differ by more than {precision.tolerance:g} of the largest"
+            f" value, up to {worst:.3g}; allowed {DEVIATING_ROWS:.0%} ({precision.name}, experts)"
+        )
     return worst
 
 
+def case_inputs(
+    case: Case, spec: ModelSpec, precision: Precision, generator: torch.Generator
+) -> tuple[Any, ...]:
+    """Make the inputs of a case, padding and block-causal rows masked."""
+    inputs = example_inputs(
+        spec,
+        precision.compute_dtype,
+        batch=case.batch,
+        rows=case.rows,
+        cached=case.cached,
+        wanted=case.wanted,
+        generator=generator,
+    )
+    positions, mask = inputs[1], inputs[2]
+    padded = torch.randperm(case.rows + case.cached, generator=generator)[: case.padded]
+    mask[..., padded] = False
+    if case.causal_block > 0:
+        blocks = positions // case.causal_block
+        mask[..., case.cached :] &= (blocks[:, :, None] >= blocks[:, None])[:, None]
+    return inputs
+
+
 def _compare(
-    name: str,
-    case: Case,
-    found: Array,
-    expected: torch.Tensor,
-    logits: torch.Tensor,
-    precision: Precision,
-) -> float:
+    name: str, case: Case, found: Array, expected: torch.Tensor, logits: torch.Tensor
+) -> NDArray[np.float64]:
+    """Return each row's largest difference as a share of the output's largest value (at least 1).
+
+    A row is what an output says of one fed row. Errors: ValidationError for another shape.
+    """
     if found.shape != tuple(expected.shape):
         raise ValidationError(
             f"{name}: {case}: shape {found.shape}; expected {tuple(expected.shape)}"
         )
-    allowed = precision.tolerance
     if name == "token_ids":
         # Where two candidates are closer than the tolerance, either is right.
         chosen = torch.gather(logits, 2, torch.from_numpy(found)[..., None])[..., 0]
         best = torch.gather(logits, 2, expected[..., None])[..., 0]
-        difference = float((best - chosen).abs().max())
+        differences = (best - chosen).abs().double().numpy()
         scale = max(1.0, float(logits.abs().max()))
     else:
-        wide = expected.float().numpy()
-        difference = float(np.abs(found.astype(np.float32) - wide).max(initial=0.0))
+        wide = expected.double().numpy()
+        differences = np.abs(found.astype(np.float64) - wide)
         scale = max(1.0, float(np.abs(wide).max(initial=0.0)))
-    if not difference <= allowed * scale:
-        raise ValidationError(
-            f"{name}: {case}: differs by {difference:.3g}; allowed {allowed * scale:.3g} "
-            f"({precision.name} tolerance {allowed:g} of {scale:.3g})"
-        )
-    return difference / scale
+    if differences.ndim > 2:
+        differences = differences.max(axis=-1, initial=0.0)
+    rows: NDArray[np.float64] = differences.reshape(-1) / scale
+    return rows
+
+
+def plain_mask(spec: ModelSpec, rows: int) -> torch.Tensor:
+    """Return what the first `rows` positions see of each other: bool [1,1,Q,rows], Q 1 or rows."""
+    if spec.attention == "bidirectional":
+        return torch.ones(1, 1, 1, rows, dtype=torch.bool)
+    block = torch.arange(rows) // (spec.block_length or DEFAULT_BLOCK_LENGTH)
+    return (block[:, None] >= block)[None, None]
 
 
 def graph_probes(
@@ -168,7 +209,9 @@ def graph_probes(
         inputs[1][0] = torch.arange(rows)
         inputs[0][0, rows // 2 :] = spec.mask_token_id
         inputs[3][0, 0] = rows - 1
-        (logits,) = run_graph(session, spec, inputs, 0, ["logits"])
+        ids, positions, _, wanted, past = inputs
+        seen = plain_mask(spec, rows)
+        (logits,) = run_graph(session, spec, (ids, positions, seen, wanted, past), 0, ["logits"])
         probes.append(
             {
                 "input_ids": inputs[0][0].tolist(),
@@ -178,3 +221,13 @@ def graph_probes(
             }
         )
     return probes
+
+
+def decode_probe(folder: Path, spec: ModelSpec) -> dict[str, Any]:
+    """Decode a few tokens with the runtime from a finished package folder, for `fastdllm check`."""
+    length = max(1, min(24, spec.max_context_length // 2))
+    allowed = [token for token in range(spec.vocab_size) if token != spec.mask_token_id]
+    prompt = [allowed[(7 * i + 3) % len(allowed)] for i in range(min(11, length))]
+    config = {"max_new_tokens": length, "threshold": 0.9, "ignore_eos": True}
+    result = Engine(folder, threads=1).generate(prompt, GenerationConfig(**config))
+    return {"prompt": prompt, "config": config, "token_ids": result.token_ids.tolist()}

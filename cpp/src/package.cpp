@@ -168,7 +168,6 @@ std::string_view name_of(ConfidenceKind kind) noexcept {
 }
 
 PackageInfo read_package(const std::filesystem::path& folder) {
-  constexpr std::array<std::string_view, 5> precisions{"fp32", "fp16", "bf16", "int8", "int4"};
   const json document = read_metadata(folder);
   const JsonReader metadata(document, std::string(metadata_name));
   PackageInfo info;

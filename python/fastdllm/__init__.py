@@ -21,6 +21,7 @@ from fastdllm._core import (
     PackageError,
     PackageInfo,
 )
+from fastdllm.capabilities import Capabilities, capabilities
 from fastdllm.engine import Engine
 from fastdllm.version import __version__
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LLM",
     "BackendError",
+    "Capabilities",
     "CommitEvent",
     "Completion",
     "ConfigError",
@@ -42,6 +44,7 @@ __all__ = [
     "PackageError",
     "PackageInfo",
     "__version__",
+    "capabilities",
 ]
 
 for _error in (Error, BackendError, ConfigError, NumericError, PackageError):

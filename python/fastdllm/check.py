@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdllm._core import Error, PackageError, read_package
+from fastdllm._core import Error, GenerationConfig, PackageError, read_package
 
 CHUNK_BYTES = 1 << 20
 
@@ -88,6 +88,9 @@ def check_package(
         yield result
     if sound:
         yield _guarded("graph", lambda: _check_graph(folder, probes, threads, onnxruntime_library))
+        yield _guarded(
+            "decode", lambda: _check_decode(folder, probes, threads, onnxruntime_library)
+        )
         yield _guarded("text", lambda: _check_text(folder, metadata, probes))
 
 
@@ -128,6 +131,28 @@ def _check_graph(
             f"logits differ from the stored probes by {worst:.3g}; allowed {probes['tolerance']:g}"
         )
     return f"{engine.backend}: logits within {worst:.1e} of {len(probes['graph'])} probes"
+
+
+def _check_decode(
+    folder: Path, probes: dict[str, Any], threads: int, onnxruntime_library: str | None
+) -> str:
+    from fastdllm.engine import Engine
+
+    probe = probes.get("decode")
+    if probe is None:
+        return "no stored decode in this package"
+    engine = Engine(folder, threads=threads, onnxruntime_library=onnxruntime_library)
+    found = engine.generate(probe["prompt"], GenerationConfig(**probe["config"])).token_ids.tolist()
+    expected = probe["token_ids"]
+    same = sum(a == b for a, b in zip(found, expected, strict=False))
+    # Other kernels round differently: that decides nothing in float32, but may where less is kept.
+    exact = engine.package.precision in ("fp32", "bf16")
+    if len(found) != len(expected) or same < (1.0 if exact else 0.5) * len(expected):
+        raise PackageError(
+            f"{same} of {len(expected)} decoded tokens are the stored ones; found {found}, "
+            f"expected {expected}"
+        )
+    return f"{same} of {len(expected)} tokens of a short decode are the stored ones"
 
 
 def _check_text(folder: Path, metadata: dict[str, Any], probes: dict[str, Any]) -> str:

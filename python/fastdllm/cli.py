@@ -106,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(generate)
     generate.set_defaults(run=_generate)
 
-    info = _package_command(commands, "info", "show what a package is")
+    info = commands.add_parser("info", help="show what a package is, or what this build can do")
+    info.add_argument("package", type=Path, nargs="?", help="default: this installation")
+    info.add_argument("--json", action="store_true", help="print one JSON object")
     info.set_defaults(run=_info)
     check = _package_command(commands, "check", "check schema, checksums, graph and tokenizer")
     check.set_defaults(run=_check)
@@ -258,7 +260,40 @@ def _generate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _show(facts: dict[str, Any]) -> None:
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        print(f"{key.ljust(width)}  {value}")
+
+
+def _info_of_build(options: argparse.Namespace) -> int:
+    from fastdllm.capabilities import capabilities
+
+    found = capabilities()
+    if options.json:
+        _print_json(found.to_dict())
+        return 0
+    parts = {
+        f"{kind} {part.name}": f"{'yes' if part.available else 'no'}: {part.detail}"
+        for kind, listed in (("backend", found.backends), ("compiler", found.compilers))
+        for part in listed
+    }
+    _show(
+        {
+            "fastdllm": found.version,
+            "package format": f"up to version {found.package_format}",
+            "families": ", ".join(found.families),
+            "precisions": ", ".join(found.precisions),
+            **parts,
+            "exporter": found.exporter.detail,
+        }
+    )
+    return 0
+
+
 def _info(options: argparse.Namespace) -> int:
+    if options.package is None:
+        return _info_of_build(options)
     from fastdllm._core import read_package
     from fastdllm.check import read_metadata
 
@@ -277,9 +312,7 @@ def _info(options: argparse.Namespace) -> int:
         "tokenizer": "yes" if metadata.get("tokenizer") else "no",
         **metadata["model"],
     }
-    width = max(map(len, facts))
-    for key, value in facts.items():
-        print(f"{key.ljust(width)}  {value}")
+    _show(facts)
     return 0
 
 

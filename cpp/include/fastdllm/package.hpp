@@ -1,6 +1,7 @@
 // What a package says of its model: facts that the runtime branches on. See export/PACKAGE.md.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -14,6 +15,9 @@ namespace fastdllm {
 
 /// Packages up to this format version are read; newer ones are refused.
 inline constexpr int supported_format_version = 1;
+
+/// What a package's weights and arithmetic may be; see export/PACKAGE.md.
+inline constexpr std::array<std::string_view, 5> precisions{"fp32", "fp16", "bf16", "int8", "int4"};
 
 /// block_causal: a row at position i sees position j iff i / block_length >= j / block_length.
 enum class AttentionKind { bidirectional, block_causal };
@@ -31,7 +35,7 @@ struct PackageInfo {
   std::filesystem::path path;  ///< the package folder
   int format_version = 0;
   std::string family;     ///< for people; nothing branches on it
-  std::string precision;  ///< "fp32", "fp16", "bf16", "int8" or "int4"
+  std::string precision;  ///< one of `precisions`
   int opset = 0;
   std::filesystem::path graph;  ///< absolute path of model.onnx
   ElementType cache_type = ElementType::float32;

@@ -6,7 +6,7 @@
 Layers of router and experts at the published models' sizes, f32 and random; random rows spread over
 the experts evenly, which is the hardest case. Both forms of the graph (export/experts.py) run the
 same rows in turn, so that the ratio of a pair means something on a machine that others use; the
-median of the ratios is given. Needs about 10 GB of memory and 4 GB of disk (TMPDIR) per layer.
+median of the ratios is given. Needs about 11 GB of memory and 4 GB of disk (TMPDIR) per layer.
 
 --structure: the graph alone, with matrices of two numbers: nodes, seconds to build and to load.
 """
@@ -155,7 +155,7 @@ def compare(name: str, layers: int, row_counts: list[int], threads: int, repeat:
 
 def structure(name: str, layers: int, threads: int) -> None:
     """Print what the graph of many layers costs apart from its weights."""
-    moe = dataclasses.replace(SHAPES[name][1], expert_size=1)
+    moe = dataclasses.replace(SHAPES[name][1], expert_size=2)
     hidden = 2
     model = make_layers(hidden, moe, layers)
     for form in FORMS:

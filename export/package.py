@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,16 @@ def package_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         raise ExportError(f"{target}: is no package (no {METADATA}); it will not be overwritten")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_remains(target)
         partial = Path(
             tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         )
     except OSError as problem:
         raise ExportError(f"{target}: cannot be written: {problem}") from None
+    lock = os.open(partial, os.O_RDONLY)
     try:
+        with suppress(OSError):  # a file system may have no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)  # tells other exports that this one lives
         yield partial
         partial.chmod(0o755)
         for file in partial.iterdir():
@@ -53,7 +59,28 @@ def package_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     except OSError as problem:
         raise ExportError(f"{target}: cannot be written: {problem}") from problem
     finally:
+        os.close(lock)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_remains(target: Path) -> None:
+    """Remove what exports to the same target left when they were killed.
+
+    A folder that a living process writes to is locked, and stays.
+    """
+    remains = f".{glob.escape(target.name)}.????????"  # as tempfile names them
+    for partial in target.parent.glob(f"{remains}.part"):
+        lock = os.open(partial, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(partial, ignore_errors=True)
+        except OSError:
+            continue
+        finally:
+            os.close(lock)
+    if target.exists():  # else the old package was set aside and never replaced: it may be wanted
+        for old in target.parent.glob(f"{remains}.old"):
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -109,7 +109,11 @@ class Int8(Encoding):
 
 
 def _int8_scale(weight: Tensor) -> Tensor:
-    largest = torch.cat([rows.float().abs().amax(dim=1) for rows in _rows(weight)])
+    largest = torch.empty(len(weight))  # filled in place: small results between large ones
+    first = 0  # would pin the heap, and with it a copy of the weight
+    for rows in _rows(weight):
+        torch.amax(rows.float().abs(), dim=1, out=largest[first : first + len(rows)])
+        first += len(rows)
     return torch.where(largest > 0, largest / INT8_LIMIT, 1.0)
 
 

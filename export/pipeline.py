@@ -174,7 +174,7 @@ def read_facts(checkpoint: Checkpoint, adapter: Adapter) -> tuple[ModelSpec, Tex
     vocab_size = config.get("embedding_size") or config.get("vocab_size")
     text = read_text_assets(checkpoint.folder, vocab_size if isinstance(vocab_size, int) else 0)
     if config.get("mask_token_id") is None:
-        config["mask_token_id"] = mask_id_from_tokenizer(text)
+        config["mask_token_id"] = mask_id_from_tokenizer(text, adapter.mask_token)
     spec = adapter.spec(config)
     check_spec(spec)
     return spec, text

@@ -142,12 +142,15 @@ def _renders(template: ChatTemplate, messages: list[dict[str, str]]) -> bool:
     return True
 
 
-def mask_id_from_tokenizer(assets: TextAssets) -> int | None:
-    """Look the mask token up in the tokenizer, for a config.json that does not name it."""
-    if assets.mask_token is None:
+def mask_id_from_tokenizer(assets: TextAssets, usual: str | None) -> int | None:
+    """Look the mask token up in the tokenizer, for a config.json that does not name it.
+
+    usual: the family's text of it, where the tokenizer's config does not say.
+    """
+    token = assets.mask_token or usual
+    if token is None or "tokenizer.json" not in assets.files:
         return None
-    tokenizer = Tokenizer.from_str(assets.files["tokenizer.json"])
-    found: int | None = tokenizer.token_to_id(assets.mask_token)
+    found: int | None = Tokenizer.from_str(assets.files["tokenizer.json"]).token_to_id(token)
     return found
 
 

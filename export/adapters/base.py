@@ -97,11 +97,16 @@ class ModelSpec:
 
 
 class Adapter(ABC):
-    """Answers for one model family. Subclasses are small: facts, names, nothing else."""
+    """Answers for one model family. Subclasses are small: facts, names, nothing else.
+
+    mask_token: the mask token's text, where config.json may not state its id and the tokenizer's
+    config may not call it so.
+    """
 
     family: ClassVar[str]
     model_types: ClassVar[Sequence[str]]
     architectures: ClassVar[Sequence[str]]
+    mask_token: ClassVar[str | None] = None
 
     @abstractmethod
     def spec(self, config: Config) -> ModelSpec:

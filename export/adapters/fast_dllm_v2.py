@@ -25,6 +25,7 @@ class FastDLLMv2(Adapter):
     family = "fast-dllm-v2"
     model_types = ("Fast_dLLM_Qwen",)
     architectures = ("Fast_dLLM_QwenForCausalLM",)
+    mask_token = "|<MASK>|"
 
     def spec(self, config: Config) -> ModelSpec:
         """Read Fast-dLLM v2's config.json; the tokenizer names its mask token."""

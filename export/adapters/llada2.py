@@ -28,6 +28,7 @@ class LLaDA2(Adapter):
     family = "llada2"
     model_types = ("llada2_moe",)
     architectures = ("LLaDA2MoeModelLM",)
+    mask_token = "<|mask|>"
 
     def spec(self, config: Config) -> ModelSpec:
         """Read LLaDA2's config.json."""

@@ -29,6 +29,7 @@ class SDAR(Adapter):
     family = "sdar"
     model_types = ("sdar",)
     architectures = ("SDARForCausalLM",)
+    mask_token = "<|MASK|>"
 
     def spec(self, config: Config) -> ModelSpec:
         """Read SDAR's config.json."""

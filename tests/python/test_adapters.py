@@ -14,11 +14,13 @@ from conftest import GOLDEN
 torch = pytest.importorskip("torch", reason="exporting needs torch")
 
 from safetensors.torch import save_file  # noqa: E402
+from tokenizers import Tokenizer, models  # noqa: E402
 
 import fastdllm  # noqa: E402
 from fastdllm.export import CheckpointError, export_package  # noqa: E402
 from fastdllm.export.adapters import ADAPTERS, adapter_for  # noqa: E402
 from fastdllm.export.graphs import rope_frequencies  # noqa: E402
+from fastdllm.export.text_assets import TextAssets, mask_id_from_tokenizer  # noqa: E402
 
 QWEN3: dict[str, Any] = {
     "architectures": ["SDARForCausalLM"],
@@ -94,6 +96,15 @@ def test_an_unknown_family_names_the_known_ones_and_the_file_to_write() -> None:
     message = str(refusal.value)
     assert "export/adapters/" in message
     assert all(name in message for adapter in ADAPTERS for name in adapter.model_types)
+
+
+def test_the_familys_mask_token_is_looked_up_where_nothing_names_it() -> None:
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "<|MASK|>": 7}, unk_token="a"))
+    assets = TextAssets(files={"tokenizer.json": tokenizer.to_str()})
+
+    assert mask_id_from_tokenizer(assets, adapter_for(QWEN3).mask_token) == 7
+    assert mask_id_from_tokenizer(assets, adapter_for(LLADA2).mask_token) is None
+    assert mask_id_from_tokenizer(TextAssets(), "<|MASK|>") is None
 
 
 def test_linear_rope_scaling_divides_positions() -> None:

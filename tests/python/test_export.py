@@ -316,11 +316,11 @@ def test_a_graph_that_differs_from_torch_is_not_written(
 def test_an_export_that_breaks_off_leaves_nothing(
     problem: BaseException, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(model: Any, path: Path, weights: str) -> None:
+    def broken(placed: Any, read: Any, path: Path, progress: Any) -> None:
         path.write_bytes(b"half")
         raise problem
 
-    monkeypatch.setattr(pipeline, "save", broken)
+    monkeypatch.setattr(pipeline, "write_weights", broken)
     expected = ExportError if isinstance(problem, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         export_package(small, tmp_path / "package")

@@ -13,8 +13,9 @@ namespace fastdllm::python {
 
 void bind_package(nb::module_& m) {
   m.attr("supported_format_version") = supported_format_version;
-  m.attr("precisions") =
-      nb::tuple(nb::cast(std::vector<std::string>(precisions.begin(), precisions.end())));
+  m.def(
+      "precisions", [] { return std::vector<std::string>(precisions.begin(), precisions.end()); },
+      "What a package's precision may be.");
   nb::class_<PackageInfo>(m, "PackageInfo", "Facts of a package, as fastdllm.json states them.")
       .def_prop_ro("path", [](const PackageInfo& p) { return p.path.string(); })
       .def_ro("format_version", &PackageInfo::format_version)

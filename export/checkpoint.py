@@ -110,6 +110,6 @@ class Checkpoint:
         if not tensor.is_floating_point():
             raise CheckpointError(f"{self._files[name]}: {name} is {tensor.dtype}; expected floats")
         # In pieces, for the check makes temporaries.
-        if not all(bool(piece.isfinite().all()) for piece in tensor.flatten().split(PIECE)):
+        if not all(bool(piece.isfinite().all()) for piece in torch.split(tensor.flatten(), PIECE)):
             raise CheckpointError(f"{self._files[name]}: {name} holds NaN or infinity")
         return tensor

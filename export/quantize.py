@@ -150,7 +150,7 @@ class Int4(Encoding):
     def _quantized(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return integers f32 [out, blocks, block] and scales [out, blocks]."""
         padding = -rows.shape[1] % self.block
-        blocks = functional.pad(rows.float(), (0, padding)).unflatten(1, (-1, self.block))
+        blocks = torch.unflatten(functional.pad(rows.float(), (0, padding)), 1, (-1, self.block))
         low, high = blocks.amin(dim=-1), blocks.amax(dim=-1)
         largest = torch.where(-low >= high, low, high) / -INT4_LIMIT
         best_scale = torch.ones_like(largest)
@@ -184,7 +184,7 @@ class RoundedLinear(nn.Module):
         """Map x [...,in] to [...,out]."""
         size = x.shape[-1]
         block = self.block or size
-        blocks = functional.pad(x, (0, -size % block)).unflatten(-1, (-1, block))
+        blocks = torch.unflatten(functional.pad(x, (0, -size % block)), -1, (-1, block))
         unit = blocks.abs().amax(dim=-1, keepdim=True).clamp_min(1e-30) / INT8_LIMIT
         rounded = (blocks / unit).round() * unit
         y: Tensor = self.linear(rounded.flatten(-2)[..., :size])
@@ -194,4 +194,4 @@ class RoundedLinear(nn.Module):
 def _rows(matrix: Tensor) -> Iterator[Tensor]:
     """Split along the first dimension into views of about PIECE elements."""
     width = matrix[0].numel() if len(matrix) else 1
-    yield from matrix.split(max(1, PIECE // max(1, width)))
+    yield from torch.split(matrix, max(1, PIECE // max(1, width)))

@@ -63,5 +63,5 @@ class RandomWeights:
         generator = torch.Generator().manual_seed(zlib.crc32(parameter.encode()))
         numbers = torch.randn(shape, generator=generator)
         if len(shape) > 1:
-            return numbers * shape[-1] ** -0.5
+            return torch.mul(numbers, shape[-1] ** -0.5)
         return 0.1 * numbers + (1.0 if parameter.endswith("norm.weight") else 0.0)

@@ -228,6 +228,6 @@ def decode_probe(folder: Path, spec: ModelSpec) -> dict[str, Any]:
     length = max(1, min(24, spec.max_context_length // 2))
     allowed = [token for token in range(spec.vocab_size) if token != spec.mask_token_id]
     prompt = [allowed[(7 * i + 3) % len(allowed)] for i in range(min(11, length))]
-    config = {"max_new_tokens": length, "threshold": 0.9, "ignore_eos": True}
+    config: dict[str, Any] = {"max_new_tokens": length, "threshold": 0.9, "ignore_eos": True}
     result = Engine(folder, threads=1).generate(prompt, GenerationConfig(**config))
     return {"prompt": prompt, "config": config, "token_ids": result.token_ids.tolist()}

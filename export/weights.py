@@ -97,7 +97,8 @@ class _Placer:
     def _constant(self, name: str, number: np.generic | NDArray[np.int64]) -> ir.Value:
         if name not in self.constants:
             tensor = ir.tensor(np.asarray(number), name=name)
-            value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape)
+            shape = ir.Shape(tuple(np.shape(number)))
+            value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape)
             value.const_value = tensor
             self.graph.initializers.add(value)
             self.constants[name] = value
@@ -236,8 +237,8 @@ class _Placer:
     def _multiply_int4(self, node: ir.Node, encoding: Int4, stored: Sequence[ir.Value]) -> None:
         x, y = cast(ir.Value, node.inputs[0]), node.outputs[0]
         attributes = {
-            "K": int(cast(ir.Shape, x.shape)[-1]),
-            "N": int(cast(ir.Shape, y.shape)[-1]),
+            "K": _sizes(x)[-1],
+            "N": _sizes(y)[-1],
             "bits": 4,
             "block_size": encoding.block,
             "accuracy_level": 4,  # int8 activations: the fast kernels
@@ -256,7 +257,10 @@ def _split_of_pieces(x: ir.Value) -> ir.Node | None:
 
 
 def _matmuls(transpose: ir.Node) -> list[ir.Node]:
-    """Return the nodes that multiply by a transposed weight. Errors: ExportError for another use."""
+    """Return the nodes that multiply by a transposed weight.
+
+    Errors: ExportError for another use.
+    """
     users = [usage.node for usage in transpose.outputs[0].uses()]
     for user in users:
         if user.op_type != "MatMul" or user.inputs[1] is not transpose.outputs[0]:
@@ -296,9 +300,9 @@ def write_weights(
                 end += int(size)
             tensor = read(weight.parameter)
             for index, piece in weight.encoding.pieces(tensor, transposed=weight.transposed):
-                data = piece.contiguous().view(torch.uint8).numpy()
+                data = piece.flatten().view(torch.uint8).numpy()
                 file.seek(cursors[index])
-                file.write(data)
+                file.write(data.data)
                 cursors[index] += data.nbytes
                 progress(data.nbytes)
         file.truncate(end)
@@ -314,4 +318,4 @@ def stored_bytes(placed: Sequence[PlacedWeight]) -> int:
 
 
 def _sizes(value: ir.Value) -> tuple[int, ...]:
-    return tuple(int(size) for size in value.shape or ())
+    return tuple(size if isinstance(size, int) else -1 for size in value.shape or ())

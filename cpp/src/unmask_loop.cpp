@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "answer.hpp"
 #include "canvas.hpp"
 #include "pass.hpp"
 #include "sampler.hpp"
@@ -33,9 +34,9 @@ class UnmaskLoop {
       : model_(model),
         package_(model.package()),
         config_(config),
-        on_commit_(on_commit),
-        stop_ids_(config.stop_token_ids ? *config.stop_token_ids : package_.eos_token_ids),
         canvas_(prompt, config.max_new_tokens, layout_of(package_, config), package_.mask_token_id),
+        answer_(canvas_, config,
+                config.stop_token_ids ? *config.stop_token_ids : package_.eos_token_ids, on_commit),
         planner_(config.cache, package_, canvas_),
         first_token_(package_.logits_shift > 0 && config.cache != CacheMode::none &&
                      package_.attention == AttentionKind::bidirectional),
@@ -45,9 +46,6 @@ class UnmaskLoop {
     const auto block_length = static_cast<std::size_t>(canvas_.block(0).length());
     scores_.reserve(block_length);
     masked_.reserve(block_length);
-    positions_.reserve(block_length);
-    token_ids_.reserve(block_length);
-    confidences_.reserve(block_length);
     model_.begin({.canvas_length = canvas_.length(),
                   .max_logit_rows = canvas_.block(0).length(),
                   .cache_rows = planner_.most_cached_rows(),
@@ -93,7 +91,7 @@ class UnmaskLoop {
       const BlockRange range = canvas_.sub_block(block, i);
       if (const auto ended = decode_range(number, block, range, index)) return ended;
     }
-    return ended_by_block(block);
+    return answer_.ended_by_block(block);
   }
 
   // Commits the finished rows that do not go along with the block's first pass; the last of them
@@ -103,17 +101,17 @@ class UnmaskLoop {
     const bool seed = package_.seed_token && block.start > 0 && canvas_.is_masked(block.start);
     while (const Pass* pass = planner_.plan_commit(block, seed)) {
       const Predictions predictions = run_pass(*pass);
-      clear_commits();
+      answer_.begin_pass();
       const bool complete = pass->rows.back() + 1 == block.start;
       if (seed && complete) {
         const std::int64_t position = block.start;
         const Proposals proposals = sampler_.propose(predictions, {&position, 1}, step_);
-        commit(position, proposals, 0);
+        answer_.commit(position, proposals.token_ids[0], proposals.confidences[0]);
       }
-      if (!report(number, block, false)) return FinishReason::abort;
+      if (!answer_.report(step_, number, block, false)) return FinishReason::abort;
       if (seed && complete) {
         ++step_;
-        return ended_by_tokens();
+        return answer_.ended_by_tokens();
       }
     }
     return std::nullopt;
@@ -153,10 +151,10 @@ class UnmaskLoop {
       const bool settled = !config_.editing_threshold || (masked == 0 && edits == 0) ||
                            (!unfilled && post_steps >= config_.max_post_steps);
       const bool finished = !unfilled && settled && range.end == block.end;
-      if (!report(number, block, finished)) return FinishReason::abort;
+      if (!answer_.report(step_, number, block, finished)) return FinishReason::abort;
       ++step_;
       ++index;
-      if (const auto ended = ended_by_tokens()) return ended;
+      if (const auto ended = answer_.ended_by_tokens()) return ended;
       if (!unfilled && settled) return std::nullopt;
     }
   }
@@ -164,7 +162,7 @@ class UnmaskLoop {
   // Returns the number of committed tokens that were overwritten.
   std::int64_t choose_and_commit(std::span<const std::int64_t> wanted, const Proposals& proposals,
                                  std::int64_t quota, double rate) {
-    clear_commits();
+    answer_.begin_pass();
     scores_.clear();
     masked_.clear();
     for (std::size_t i = 0; i < wanted.size(); ++i) {
@@ -174,7 +172,7 @@ class UnmaskLoop {
     }
     const std::span<const std::size_t> chosen = policy_.choose(scores_, quota, rate);
     if (!config_.editing_threshold) {
-      for (const std::size_t c : chosen) commit(wanted[masked_[c]], proposals, masked_[c]);
+      for (const std::size_t c : chosen) commit(wanted, proposals, masked_[c]);
       return 0;
     }
     std::int64_t edits = 0;
@@ -192,25 +190,13 @@ class UnmaskLoop {
         }
         ++edits;
       }
-      commit(position, proposals, i);
+      commit(wanted, proposals, i);
     }
     return edits;
   }
 
-  void clear_commits() {
-    positions_.clear();
-    token_ids_.clear();
-    confidences_.clear();
-  }
-
-  // Positions behind the tokens asked for are decoded with their block but not told.
-  void commit(std::int64_t position, const Proposals& proposals, std::size_t i) {
-    canvas_.commit(position, proposals.token_ids[i]);
-    const std::int64_t relative = position - canvas_.prompt_length();
-    if (relative >= config_.max_new_tokens) return;
-    positions_.push_back(static_cast<std::int32_t>(relative));
-    token_ids_.push_back(proposals.token_ids[i]);
-    confidences_.push_back(proposals.confidences[i]);
+  void commit(std::span<const std::int64_t> wanted, const Proposals& proposals, std::size_t i) {
+    answer_.commit(wanted[i], proposals.token_ids[i], proposals.confidences[i]);
   }
 
   Predictions run_pass(const Pass& pass) {
@@ -221,49 +207,8 @@ class UnmaskLoop {
     return model_.run(pass, canvas_.ids());
   }
 
-  bool report(std::int64_t number, const BlockRange& block, bool finished) const {
-    if (!on_commit_) return true;
-    const std::int64_t start = block.start - canvas_.prompt_length();
-    const std::int64_t end = block.end - canvas_.prompt_length();
-    return on_commit_({.step = step_,
-                       .block = number,
-                       .block_start = std::max(start, std::int64_t{0}),
-                       .block_end = std::min(end, config_.max_new_tokens),
-                       .block_finished = finished,
-                       .positions = positions_,
-                       .token_ids = token_ids_,
-                       .confidences = confidences_});
-  }
-
-  // Tokens that can still be edited end nothing, nor does a stop token whose block is to be filled.
-  std::optional<FinishReason> ended_by_tokens() {
-    if (config_.editing_threshold) return std::nullopt;
-    const bool by_token = !config_.ignore_eos && config_.stop_at == StopAt::token;
-    if (by_token && canvas_.stopped_length(stop_ids_) > 0) return FinishReason::stop;
-    if (canvas_.filled_length() < config_.max_new_tokens) return std::nullopt;
-    filled_blocks_end_ = config_.max_new_tokens;
-    return holds_stop_token() ? FinishReason::stop : FinishReason::length;
-  }
-
-  std::optional<FinishReason> ended_by_block(const BlockRange& block) {
-    filled_blocks_end_ = block.end - canvas_.prompt_length();
-    return holds_stop_token() ? std::optional(FinishReason::stop) : std::nullopt;
-  }
-
-  // Called where every position that counts is filled.
-  [[nodiscard]] bool holds_stop_token() const {
-    return !config_.ignore_eos && canvas_.stopped_length(stop_ids_) > 0;
-  }
-
   GenerationResult result(FinishReason reason) {
-    std::int64_t length = canvas_.filled_length();
-    if (reason == FinishReason::stop && config_.stop_at == StopAt::block) {
-      length = std::min(length, filled_blocks_end_);
-    } else if (holds_stop_token()) {
-      length = canvas_.stopped_length(stop_ids_);
-    }
-    const std::span<const std::int32_t> ids =
-        canvas_.new_ids().first(static_cast<std::size_t>(length));
+    const std::span<const std::int32_t> ids = answer_.token_ids(reason);
     stats_.graph_seconds = model_.graph_seconds();
     stats_.total_seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
@@ -274,10 +219,9 @@ class UnmaskLoop {
   Model& model_;
   const PackageInfo& package_;
   const GenerationConfig& config_;
-  const CommitCallback& on_commit_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::span<const std::int32_t> stop_ids_;
   Canvas canvas_;
+  Answer answer_;
   PassPlanner planner_;
   bool first_token_;  // a block's refresh is the only pass whose rows predict its first token
   StepSchedule schedule_;
@@ -285,12 +229,9 @@ class UnmaskLoop {
   UnmaskPolicy policy_;
   GenerationStats stats_;
   std::int64_t num_passes_ = 0;
-  std::int64_t step_ = 0;               // passes that proposed tokens: keys the noise
-  std::int64_t filled_blocks_end_ = 0;  // of the new tokens; all before it are final
-  std::vector<double> scores_;          // of the masked positions among the wanted ones
-  std::vector<std::size_t> masked_;     // their indices
-  std::vector<std::int32_t> positions_, token_ids_;  // committed by the last pass
-  std::vector<double> confidences_;
+  std::int64_t step_ = 0;            // passes that proposed tokens: keys the noise
+  std::vector<double> scores_;       // of the masked positions among the wanted ones
+  std::vector<std::size_t> masked_;  // their indices
 };
 
 }  // namespace

@@ -12,7 +12,7 @@ StepSchedule::StepSchedule(const GenerationConfig& config, std::int64_t num_bloc
       steps_per_block_(config.steps_per_block.value_or(0)),
       num_blocks_(num_blocks),
       first_token_(first_token) {
-  if (config.eps) eps_ = static_cast<float>(*config.eps);
+  if (config.eps && !config.threshold && !config.factor) eps_ = static_cast<float>(*config.eps);
 }
 
 std::int64_t StepSchedule::steps_of(std::int64_t block, std::int64_t length) const noexcept {

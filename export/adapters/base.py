@@ -189,12 +189,35 @@ def rope_scaling(config: Config) -> float:
     )
 
 
+def require_experts(moe: MoeSpec) -> None:
+    """Check that experts can be chosen as the numbers say."""
+    group = moe.num_experts // moe.num_groups
+    eligible = group * moe.groups_per_token
+    if (
+        moe.num_experts % moe.num_groups
+        or (moe.num_groups > 1 and group < 2)
+        or not moe.experts_per_token <= eligible <= moe.num_experts
+    ):
+        raise CheckpointError(
+            f"config.json: {moe.experts_per_token} experts of {moe.groups_per_token} groups cannot "
+            f"be chosen among {moe.num_experts} experts in {moe.num_groups} groups"
+        )
+
+
 def require_even_heads(hidden: int, heads: int, kv_heads: int) -> None:
     """Check that heads divide the hidden size and each other."""
     if hidden % heads or heads % kv_heads:
         raise CheckpointError(
             f"config.json: hidden size {hidden}, {heads} heads and {kv_heads} K/V heads do not "
             "divide evenly"
+        )
+
+
+def require_grouped_heads(heads: int, kv_heads: int) -> None:
+    """Check that K/V heads are shared evenly, where the head dim is stated."""
+    if heads % kv_heads:
+        raise CheckpointError(
+            f"config.json: {heads} heads cannot share {kv_heads} K/V heads evenly"
         )
 
 

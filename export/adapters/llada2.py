@@ -15,6 +15,8 @@ from fastdllm.export.adapters.base import (
     mask_token_id,
     number,
     require,
+    require_experts,
+    require_grouped_heads,
     rope_scaling,
     token_id,
 )
@@ -44,16 +46,32 @@ class LLaDA2(Adapter):
         )
         hidden = integer(config, "hidden_size")
         heads = integer(config, "num_attention_heads")
+        kv_heads = integer(config, "num_key_value_heads", heads)
+        require_grouped_heads(heads, kv_heads)
         head_dim = integer(config, "head_dim", hidden // heads)
         rotated = int(head_dim * number(config, "partial_rotary_factor", 1.0))
         vocab_size = integer(config, "vocab_size")
         expert_size = integer(config, "moe_intermediate_size")
         dense = config.get("first_k_dense_replace")
         shared = config.get("num_shared_experts")
+        moe = MoeSpec(
+            num_experts=integer(config, "num_experts"),
+            experts_per_token=integer(config, "num_experts_per_tok"),
+            expert_size=expert_size,
+            first_layer=integer(config, "first_k_dense_replace") if dense else 0,
+            score="sigmoid",
+            expert_bias=bool(config.get("moe_router_enable_expert_bias")),
+            num_groups=integer(config, "n_group", 1),
+            groups_per_token=integer(config, "topk_group", 1),
+            renormalize=bool(config.get("norm_topk_prob")),
+            scale=number(config, "routed_scaling_factor", 1.0),
+            shared_size=integer(config, "num_shared_experts") * expert_size if shared else 0,
+        )
+        require_experts(moe)
         return ModelSpec(
             num_layers=integer(config, "num_hidden_layers"),
             num_heads=heads,
-            num_kv_heads=integer(config, "num_key_value_heads", heads),
+            num_kv_heads=kv_heads,
             head_dim=head_dim,
             hidden_size=hidden,
             mlp_size=integer(config, "intermediate_size"),
@@ -71,19 +89,7 @@ class LLaDA2(Adapter):
             bos_token_id=token_id(config, "bos_token_id", vocab_size),
             tied_embeddings=bool(config.get("tie_word_embeddings")),
             qk_norm=True,
-            moe=MoeSpec(
-                num_experts=integer(config, "num_experts"),
-                experts_per_token=integer(config, "num_experts_per_tok"),
-                expert_size=expert_size,
-                first_layer=integer(config, "first_k_dense_replace") if dense else 0,
-                score="sigmoid",
-                expert_bias=bool(config.get("moe_router_enable_expert_bias")),
-                num_groups=integer(config, "n_group", 1),
-                groups_per_token=integer(config, "topk_group", 1),
-                renormalize=bool(config.get("norm_topk_prob")),
-                scale=number(config, "routed_scaling_factor", 1.0),
-                shared_size=integer(config, "num_shared_experts") * expert_size if shared else 0,
-            ),
+            moe=moe,
             attention="block_causal",
             block_length=integer(config, "block_size", 32),
             threshold_inclusive=False,

@@ -15,6 +15,7 @@ from fastdllm.export.adapters.base import (
     number,
     require,
     require_even_heads,
+    require_experts,
     rope_scaling,
     token_id,
 )
@@ -53,6 +54,12 @@ class LLaDAMoE(Adapter):
         kv_heads = integer(config, "num_key_value_heads", heads)
         require_even_heads(hidden, heads, kv_heads)
         vocab_size = integer(config, "vocab_size")
+        moe = MoeSpec(
+            num_experts=integer(config, "num_experts"),
+            experts_per_token=integer(config, "num_experts_per_tok"),
+            expert_size=integer(config, "expert_intermediate_size"),
+        )
+        require_experts(moe)
         return ModelSpec(
             num_layers=layers,
             num_heads=heads,
@@ -73,11 +80,7 @@ class LLaDAMoE(Adapter):
             bos_token_id=token_id(config, "bos_token_id", vocab_size),
             tied_embeddings=bool(config.get("tie_word_embeddings")),
             qk_norm=True,
-            moe=MoeSpec(
-                num_experts=integer(config, "num_experts"),
-                experts_per_token=integer(config, "num_experts_per_tok"),
-                expert_size=integer(config, "expert_intermediate_size"),
-            ),
+            moe=moe,
         )
 
     def tensor_names(self, spec: ModelSpec) -> TensorNames:

@@ -16,6 +16,8 @@ from fastdllm.export.adapters.base import (
     mask_token_id,
     number,
     require,
+    require_experts,
+    require_grouped_heads,
     rope_scaling,
     token_id,
 )
@@ -40,11 +42,13 @@ class SDAR(Adapter):
         )
         hidden = integer(config, "hidden_size")
         heads = integer(config, "num_attention_heads")
+        kv_heads = integer(config, "num_key_value_heads", heads)
+        require_grouped_heads(heads, kv_heads)
         vocab_size = integer(config, "vocab_size")
         return ModelSpec(
             num_layers=integer(config, "num_hidden_layers"),
             num_heads=heads,
-            num_kv_heads=integer(config, "num_key_value_heads", heads),
+            num_kv_heads=kv_heads,
             head_dim=integer(config, "head_dim", hidden // heads),
             hidden_size=hidden,
             mlp_size=integer(config, "intermediate_size"),
@@ -88,4 +92,5 @@ class SDARMoE(SDAR):
             expert_size=integer(config, "moe_intermediate_size"),
             renormalize=bool(config.get("norm_topk_prob")),
         )
+        require_experts(moe)
         return dataclasses.replace(super().spec(config), moe=moe)

@@ -40,7 +40,7 @@ class Capabilities:
     exporter: Part
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """Return the same as plain values."""
         return asdict(self)
 
 
@@ -54,7 +54,7 @@ def capabilities() -> Capabilities:
         version=__version__,
         package_format=_core.supported_format_version,
         families={adapter.family: list(adapter.model_types) for adapter in ADAPTERS},
-        precisions=list(_core.precisions),
+        precisions=_core.precisions(),
         backends=[
             Part(
                 name="onnxruntime",

@@ -160,13 +160,13 @@ def steps_of(block: int, num_blocks: int, length: int, config: GenerationConfig)
     return max(1, config.steps // num_blocks + (block < config.steps % num_blocks))
 
 
-def time_step(index: int, steps: int, eps: float) -> np.float32:
+def time_step(index: int, steps: int, eps: float) -> float:
     """Find number `index` of steps + 1 even ones from 1 to eps, rounded as torch rounds them."""
     last = np.float32(eps)
     stride = float((last - np.float32(1)) / np.float32(steps))
     if index < (steps + 1) // 2:
-        return np.float32(1.0 + stride * index)
-    return np.float32(float(last) - stride * (steps - index))
+        return float(np.float32(1.0 + stride * index))
+    return float(np.float32(float(last) - stride * (steps - index)))
 
 
 def revealed_share(index: int, steps: int, eps: float) -> float:
@@ -174,7 +174,7 @@ def revealed_share(index: int, steps: int, eps: float) -> float:
     if index >= steps - 1:
         return 1.0
     now, then = time_step(index, steps, eps), time_step(index + 1, steps, eps)
-    return float(np.float32(1) - then / now)
+    return float(np.float32(1) - np.float32(then) / np.float32(now))
 
 
 def quota_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import pytest
 import fastdllm
 from fastdllm import CommitEvent, ConfigError, Engine, GenerationConfig, NumericError
 
-from conftest import PackageOf
+from conftest import EngineOf, PackageOf
 
 
 def generate_with_events(
@@ -381,3 +383,50 @@ def test_a_config_compares_with_anything_and_takes_numpy_integers() -> None:
         hash(config)
     with pytest.raises(ConfigError, match="cfg_scale"):
         GenerationConfig(cfg_scale=1e39)
+
+
+# --- a conversation ---------------------------------------------------------------------------
+
+
+def test_a_conversations_next_turn_computes_only_what_is_new(
+    package_of: PackageOf, engine_of: EngineOf
+) -> None:
+    engine = engine_of("sdar")
+    config = GenerationConfig(max_new_tokens=40, threshold=0.5, ignore_eos=True)
+    first = list(range(60))
+    answer = engine.generate(first, config)
+    second = [*first, *answer.token_ids.tolist(), 7, 8, 9]
+
+    again = engine.generate(second, config)
+
+    assert again.stats.reused_rows >= len(first) + 40 - 4  # all but the last block
+    fresh = fastdllm.Engine(package_of("sdar"), threads=1).generate(second, config)
+    assert again.token_ids.tolist() == fresh.token_ids.tolist()
+    assert fresh.stats.reused_rows == 0
+    assert again.stats.rows_computed + again.stats.reused_rows == fresh.stats.rows_computed
+
+
+def test_a_long_prompt_is_fed_in_pieces(engine_of: EngineOf) -> None:
+    engine = engine_of("fast-dllm-v2")  # a context of 512
+    config = GenerationConfig(max_new_tokens=1, cache="prefix")
+    naive = GenerationConfig(max_new_tokens=1, cache="none")
+    prompt = [i % 200 for i in range(511)]
+
+    found = engine.generate(prompt, config)
+
+    assert found.token_ids.tolist() == engine.generate(prompt, naive).token_ids.tolist()
+    assert found.stats.rows_computed == 512
+
+
+def test_options_can_be_copied_and_pickled() -> None:
+    config = GenerationConfig(threshold=0.5, stop_token_ids=[3], remasking="margin")
+
+    assert copy.deepcopy(config) == config
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_a_wrong_type_is_named() -> None:
+    with pytest.raises(TypeError, match=r"block_length is 'a'; expected int | None"):
+        GenerationConfig(block_length="a")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="no option 'blocks'"):
+        GenerationConfig(blocks=3)  # type: ignore[call-overload]

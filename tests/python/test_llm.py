@@ -200,3 +200,25 @@ def test_a_prompt_that_mixes_messages_and_ids_is_refused(llm: LLM) -> None:
         llm.encode([{"role": "user", "content": "hi"}, 3])  # type: ignore[list-item]
     with pytest.raises(TypeError):
         llm.encode([1.5])  # type: ignore[list-item]
+
+
+def test_the_stream_waits_for_tokens_that_can_still_be_edited(llm: LLM) -> None:
+    config = GenerationConfig(
+        max_new_tokens=48, block_length=16, threshold=0.05, editing_threshold=0.3
+    )
+
+    pieces = list(llm.stream(QUESTION, config))
+
+    assert "".join(pieces) == llm.generate(QUESTION, config).text
+
+
+def test_the_stream_ends_with_the_stop_tokens_of_the_config(llm: LLM) -> None:
+    whole = llm.generate(QUESTION, GenerationConfig(max_new_tokens=32, ignore_eos=True))
+    stop = int(whole.token_ids[3])
+    config = GenerationConfig(max_new_tokens=32, stop_token_ids=[stop])
+
+    answer = llm.generate(QUESTION, config)
+
+    assert answer.finish_reason == "stop"
+    assert answer.token_ids[-1] == stop
+    assert "".join(llm.stream(QUESTION, config)) == answer.text

@@ -1,0 +1,48 @@
+// The new tokens of a request: what a pass commits, what the caller is told, and where they end.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "canvas.hpp"
+#include "fastdllm/generation.hpp"
+
+namespace fastdllm {
+
+class Answer {
+ public:
+  /// All arguments are borrowed. stop_ids: where config does not ignore them.
+  Answer(Canvas& canvas, const GenerationConfig& config, std::span<const std::int32_t> stop_ids,
+         const CommitCallback& on_commit);
+
+  /// Begins a pass: nothing is committed by it yet.
+  void begin_pass() noexcept;
+  /// Writes a token. Positions behind the tokens asked for are decoded with their block, not told.
+  void commit(std::int64_t position, std::int32_t token_id, double confidence);
+  /// Tells the caller of the pass; false ends the generation.
+  [[nodiscard]] bool report(std::int64_t step, std::int64_t number, const BlockRange& block,
+                            bool finished) const;
+
+  /// Whether the tokens end the generation after a pass, or after a block was finished. Tokens that
+  /// can still be edited end nothing, nor does a stop token whose block is to be filled.
+  [[nodiscard]] std::optional<FinishReason> ended_by_tokens();
+  [[nodiscard]] std::optional<FinishReason> ended_by_block(const BlockRange& block);
+
+  /// The result's tokens, for the reason that ended the generation.
+  [[nodiscard]] std::span<const std::int32_t> token_ids(FinishReason reason) const;
+
+ private:
+  [[nodiscard]] bool holds_stop_token() const;
+
+  Canvas& canvas_;
+  const GenerationConfig& config_;
+  std::span<const std::int32_t> stop_ids_;
+  const CommitCallback& on_commit_;
+  std::int64_t filled_blocks_end_ = 0;               // of the new tokens; all before it are final
+  std::vector<std::int32_t> positions_, token_ids_;  // committed by the last pass
+  std::vector<double> confidences_;
+};
+
+}  // namespace fastdllm

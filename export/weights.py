@@ -122,11 +122,12 @@ class _Placer:
         return new.outputs[0]
 
     def _replace(self, node: ir.Node, value: ir.Value) -> None:
-        """Let value take the place, and the name, of a node's only output."""
+        """Let value take the place of a node's only output, and its name if others know it."""
         old = node.outputs[0]
         value.type, value.shape = old.type, old.shape
-        name, old.name = old.name, f"{old.name}.traced"
-        value.name = name
+        if old.is_graph_output():
+            name, old.name = old.name, f"{old.name}.traced"
+            value.name = name
         ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
         self.graph.remove(node)
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from fastdllm._core import Error, GenerationConfig
+from fastdllm._core import Error, GenerationConfig, precisions
 from fastdllm.version import __version__
 
 
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="turn a checkpoint folder into a package")
     export.add_argument("checkpoint", type=Path)
     export.add_argument("package", type=Path)
-    export.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
+    export.add_argument("--precision", choices=precisions(), default="fp32")
     export.add_argument("--opset", type=int, choices=(20, 23), default=23)
     export.add_argument("--overwrite", action="store_true", help="replace a package that is there")
     export.set_defaults(run=_export)
@@ -178,6 +178,7 @@ def _print_json(content: object) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from fastdllm.check import read_metadata
     from fastdllm.export import export_package
 
     path = export_package(
@@ -189,6 +190,14 @@ def _export(options: argparse.Namespace) -> int:
     )
     size = sum(file.stat().st_size for file in path.iterdir())
     print(f"{path}: {options.precision} package, {size / 1e6:.1f} MB")
+    metadata = read_metadata(path)
+    if metadata["validation"]["compared"] == "twin":
+        print("too large to load: a small model of the same structure was compared with torch")
+    if (quality := metadata.get("quality")) is not None:
+        print(
+            f"beside float32, at {quality['positions']} masked positions: "
+            f"{quality['agreement']:.1%} the same best token, mean KL {quality['kl']:.2g} nats"
+        )
     return 0
 
 

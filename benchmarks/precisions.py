@@ -1,0 +1,134 @@
+"""Measures what a pass costs in each precision, on a model of 134 million random weights.
+
+    python benchmarks/precisions.py [--threads 2 --repeat 15 --folder DIR --output FILE]
+
+The model has LLaDA's layers (12 of width 768, vocabulary 32000). A step computes a block of 32 rows
+over 256 cached ones, a refresh 288 rows. The precisions take turns in every repeat, so that
+whatever else the machine does falls on all alike; reported are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from fastdllm.export import export_package
+from fastdllm.export.adapters import adapter_for
+from fastdllm.export.precision import PRECISIONS
+from fastdllm.export.twin import RandomWeights
+
+LAYERS, HEADS, HEAD_DIM, VOCABULARY = 12, 12, 64, 32000
+CONFIG: dict[str, Any] = {
+    "architectures": ["LLaDAModelLM"],
+    "model_type": "llada",
+    "d_model": HEADS * HEAD_DIM,
+    "n_layers": LAYERS,
+    "n_heads": HEADS,
+    "mlp_hidden_size": 2048,
+    "vocab_size": VOCABULARY,
+    "max_sequence_length": 2048,
+    "rope_theta": 10000.0,
+    "mask_token_id": VOCABULARY - 1,
+}
+PASSES = {"step": (32, 256), "refresh": (288, 0)}  # rows fed, rows cached
+BLOCK = 32
+
+
+def write_checkpoint(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    adapter = adapter_for(CONFIG)
+    spec = adapter.spec(CONFIG)
+    random = RandomWeights(spec)
+    names = adapter.tensor_names(spec)
+    tensors = {str(theirs): random(ours).bfloat16() for ours, theirs in names.items()}
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def feeds(rows: int, cached: int, dtype: type) -> dict[str, NDArray[Any]]:
+    generator = np.random.default_rng(0)
+    shape = (1, HEADS, cached, HEAD_DIM)
+    past = {
+        f"past_key_values.{layer}.{part}": generator.standard_normal(shape).astype(dtype)
+        for layer in range(LAYERS)
+        for part in ("key", "value")
+    }
+    return past | {
+        "input_ids": generator.integers(0, VOCABULARY, (1, rows)),
+        "position_ids": np.arange(cached, cached + rows)[None],
+        "attention_mask": np.ones((1, 1, 1, cached + rows), dtype=bool),
+        "logit_indices": np.arange(rows - BLOCK, rows)[None],
+        "present_length": np.array([0 if cached else rows - BLOCK]),
+    }
+
+
+def measure(packages: dict[str, Path], threads: int, repeat: int) -> dict[str, dict[str, float]]:
+    """Return milliseconds of each pass, by precision."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    sessions = {
+        name: onnxruntime.InferenceSession(
+            package / "model.onnx", options, providers=["CPUExecutionProvider"]
+        )
+        for name, package in packages.items()
+    }
+    found: dict[str, dict[str, float]] = {name: {} for name in packages}
+    for kind, (rows, cached) in PASSES.items():
+        outputs = ["token_ids", "confidence", "complement"]
+        if not cached:
+            outputs += [f"present.{i}.{part}" for i in range(LAYERS) for part in ("key", "value")]
+        times: dict[str, list[float]] = {name: [] for name in packages}
+        for _ in range(repeat + 1):
+            for name, session in sessions.items():
+                half = PRECISIONS[name].cache_type == "float16"
+                feed = feeds(rows, cached, np.float16 if half else np.float32)
+                start = time.perf_counter()
+                session.run(outputs, feed)
+                times[name].append(1e3 * (time.perf_counter() - start))
+        for name, milliseconds in times.items():
+            found[name][kind] = statistics.median(milliseconds[1:])  # the first warms up
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=15)
+    parser.add_argument("--folder", type=Path, help="where 2 GB are free; default: /tmp")
+    parser.add_argument("--output", type=Path, help="write the measurements as JSON")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        checkpoint = write_checkpoint(Path(folder) / "checkpoint")
+        packages = {
+            name: export_package(checkpoint, Path(folder) / name, precision=name, in_memory=False)  # type: ignore[arg-type]
+            for name in PRECISIONS
+        }
+        found: dict[str, Any] = dict(measure(packages, options.threads, options.repeat))
+        for name, package in packages.items():
+            found[name]["bytes"] = (package / "model.onnx.data").stat().st_size
+    print(f"{'':6}{'MB':>8}{'step ms':>10}{'x':>6}{'refresh ms':>12}{'x':>6}")
+    base = found["fp32"]
+    for name, row in found.items():
+        print(
+            f"{name:6}{row['bytes'] / 1e6:8.0f}{row['step']:10.1f}{base['step'] / row['step']:6.2f}"
+            f"{row['refresh']:12.1f}{base['refresh'] / row['refresh']:6.2f}"
+        )
+    if options.output is not None:
+        options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

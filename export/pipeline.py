@@ -97,6 +97,7 @@ def export_package(
     overwrite: bool = False,
     progress: bool | None = None,
     in_memory: bool | None = None,
+    mask_token_id: int | None = None,
 ) -> Path:
     """Export a Hugging Face checkpoint folder into a package folder and return its path.
 
@@ -106,6 +107,7 @@ def export_package(
     stderr; None = on a terminal. in_memory: load the whole model to compare the package with torch
     and to make probes; False compares a small twin of the same structure, and memory holds
     one tensor of the checkpoint at a time; None = True for up to 2 GiB of float32 weights.
+    mask_token_id: for a checkpoint that does not state it; None = config.json's, or the tokenizer's.
 
     The graph is compared before anything is put in place. Errors: ExportError and its
     kinds CheckpointError and ValidationError; package_dir is then as it was.
@@ -113,7 +115,7 @@ def export_package(
     chosen = check_options(precision, opset)
     checkpoint = Checkpoint(Path(checkpoint_dir))
     adapter = adapter_for(checkpoint.config)
-    spec, text = read_facts(checkpoint, adapter)
+    spec, text = read_facts(checkpoint, adapter, mask_token_id)
     names = adapter.tensor_names(spec)
     checkpoint.require_names(source_name(source) for source in names.values())
     with torch.device("meta"):  # sizes alone: nothing is allocated before the shapes are right
@@ -168,12 +170,16 @@ def check_options(precision: str, opset: int) -> Precision:
     return PRECISIONS[precision]
 
 
-def read_facts(checkpoint: Checkpoint, adapter: Adapter) -> tuple[ModelSpec, TextAssets]:
-    """Read what the package will state; the mask token may come from the tokenizer."""
+def read_facts(
+    checkpoint: Checkpoint, adapter: Adapter, mask_token_id: int | None
+) -> tuple[ModelSpec, TextAssets]:
+    """Read what the package will state; the mask token may be given, or the tokenizer's."""
     config: dict[str, Any] = dict(checkpoint.config)
     vocab_size = config.get("embedding_size") or config.get("vocab_size")
     text = read_text_assets(checkpoint.folder, vocab_size if isinstance(vocab_size, int) else 0)
-    if config.get("mask_token_id") is None:
+    if mask_token_id is not None:
+        config["mask_token_id"] = mask_token_id
+    elif config.get("mask_token_id") is None:
         config["mask_token_id"] = mask_id_from_tokenizer(text, adapter.mask_token)
     spec = adapter.spec(config)
     check_spec(spec)

@@ -152,7 +152,9 @@ def mask_token_id(config: Config, vocab_size: int, hint: str) -> int:
     """Read the mask token's id, which every family needs."""
     value = token_id(config, "mask_token_id", vocab_size)
     if value is None:
-        raise CheckpointError(f"config.json: mask_token_id is missing; {hint}")
+        raise CheckpointError(
+            f"config.json: mask_token_id is missing; state it there or to the export: {hint}"
+        )
     return value
 
 

@@ -72,9 +72,7 @@ class LLaDAMoE(Adapter):
             rope_theta=number(config, "rope_theta", 10000.0),
             rope_scaling=rope_scaling(config),
             norm_eps=number(config, "rms_norm_eps", 1e-5),
-            mask_token_id=mask_token_id(
-                config, vocab_size, "add it to config.json; LLaDA-MoE-7B-A1B's is 156895"
-            ),
+            mask_token_id=mask_token_id(config, vocab_size, "LLaDA-MoE-7B-A1B's is 156895"),
             eos_token_ids=eos_token_ids(config, vocab_size),
             pad_token_id=token_id(config, "pad_token_id", vocab_size),
             bos_token_id=token_id(config, "bos_token_id", vocab_size),

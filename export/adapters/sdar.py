@@ -58,9 +58,7 @@ class SDAR(Adapter):
             rope_theta=number(config, "rope_theta", 10000.0),
             rope_scaling=rope_scaling(config),
             norm_eps=number(config, "rms_norm_eps", 1e-6),
-            mask_token_id=mask_token_id(
-                config, vocab_size, "add it to config.json; the published models' is 151669"
-            ),
+            mask_token_id=mask_token_id(config, vocab_size, "the published models' is 151669"),
             eos_token_ids=eos_token_ids(config, vocab_size),
             pad_token_id=token_id(config, "pad_token_id", vocab_size),
             bos_token_id=token_id(config, "bos_token_id", vocab_size),

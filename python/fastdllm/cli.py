@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("package", type=Path)
     export.add_argument("--precision", choices=precisions(), default="fp32")
     export.add_argument("--opset", type=int, choices=(20, 23), default=23)
+    export.add_argument(
+        "--mask-token-id", type=_integer, help="where neither config.json nor the tokenizer says"
+    )
     export.add_argument("--overwrite", action="store_true", help="replace a package that is there")
     export.set_defaults(run=_export)
 
@@ -187,6 +190,7 @@ def _export(options: argparse.Namespace) -> int:
         precision=options.precision,
         opset=options.opset,
         overwrite=options.overwrite,
+        mask_token_id=options.mask_token_id,
     )
     size = sum(file.stat().st_size for file in path.iterdir())
     print(f"{path}: {options.precision} package, {size / 1e6:.1f} MB")

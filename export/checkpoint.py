@@ -81,6 +81,16 @@ class Checkpoint:
                 + "\n  ".join(missing[:20])
             )
 
+    def refuse_unread(self, read: Iterable[str]) -> None:
+        """Check that no tensor is left out: the network would be another one."""
+        left = sorted(set(self.shapes) - set(read))
+        left = [name for name in left if not name.endswith("rotary_emb.inv_freq")]
+        if left:
+            raise CheckpointError(
+                f"{self.folder}: {len(left)} tensors are not of the network that config.json "
+                "describes:\n  " + "\n  ".join(left[:20])
+            )
+
     def require(self, expected: Mapping[str, Shape]) -> None:
         """Check that every tensor, which is there, has its shape; lists those that do not."""
         problems = [

@@ -26,7 +26,7 @@ from fastdllm.export.adapters import (
     source_name,
 )
 from fastdllm.export.checkpoint import Checkpoint
-from fastdllm.export.errors import ExportError
+from fastdllm.export.errors import CheckpointError, ExportError
 from fastdllm.export.experts import read_dense
 from fastdllm.export.graphs import TOP, Transformer
 from fastdllm.export.onnx_export import OPSETS, fill, trace
@@ -107,7 +107,7 @@ def export_package(
     stderr; None = on a terminal. in_memory: load the whole model to compare the package with torch
     and to make probes; False compares a small twin of the same structure, and memory holds
     one tensor of the checkpoint at a time; None = True for up to 2 GiB of float32 weights.
-    mask_token_id: for a checkpoint that does not state it; None = config.json's, or the tokenizer's.
+    mask_token_id: for a checkpoint that does not state it; None = config.json's or the tokenizer's.
 
     The graph is compared before anything is put in place. Errors: ExportError and its
     kinds CheckpointError and ValidationError; package_dir is then as it was.
@@ -118,6 +118,7 @@ def export_package(
     spec, text = read_facts(checkpoint, adapter, mask_token_id)
     names = adapter.tensor_names(spec)
     checkpoint.require_names(source_name(source) for source in names.values())
+    refuse_other_tensors(checkpoint, adapter, spec)
     with torch.device("meta"):  # sizes alone: nothing is allocated before the shapes are right
         model = Transformer(spec, opset)
     checkpoint.require(expected_shapes(model, names))
@@ -184,6 +185,20 @@ def read_facts(
     spec = adapter.spec(config)
     check_spec(spec)
     return spec, text
+
+
+def refuse_other_tensors(checkpoint: Checkpoint, adapter: Adapter, spec: ModelSpec) -> None:
+    """Check that the checkpoint holds what is read and no more, but for a tied head's copy."""
+    untied = adapter.tensor_names(dataclasses.replace(spec, tied_embeddings=False))
+    head, embedding = source_name(untied["head.weight"]), untied["embedding.weight"]
+    read = {source_name(source) for source in untied.values()}
+    checkpoint.refuse_unread(read)
+    if spec.tied_embeddings and head in checkpoint.shapes:
+        same = checkpoint.shapes[head] == checkpoint.shapes[source_name(embedding)]
+        if not same or not torch.equal(checkpoint.tensor(head), checkpoint.tensor(embedding)):
+            raise CheckpointError(
+                f"{checkpoint.folder}: {head} differs from the embedding; config.json ties them"
+            )
 
 
 def check_spec(spec: ModelSpec) -> None:

@@ -114,7 +114,8 @@ def _int8_scale(weight: Tensor) -> Tensor:
     for rows in _rows(weight):
         torch.amax(rows.float().abs(), dim=1, out=largest[first : first + len(rows)])
         first += len(rows)
-    return torch.where(largest > 0, largest / INT8_LIMIT, 1.0)
+    least = torch.finfo(torch.float32).tiny  # rows of denormal numbers count as zero
+    return torch.where(largest > least * INT8_LIMIT, largest / INT8_LIMIT, 1.0)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from fastdllm._core import GenerationConfig
+from fastdllm._core import Error, GenerationConfig
 from fastdllm.engine import Engine
 from fastdllm.export.adapters import ModelSpec
 from fastdllm.export.errors import ValidationError
@@ -229,5 +229,8 @@ def decode_probe(folder: Path, spec: ModelSpec) -> dict[str, Any]:
     allowed = [token for token in range(spec.vocab_size) if token != spec.mask_token_id]
     prompt = [allowed[(7 * i + 3) % len(allowed)] for i in range(min(11, length))]
     config: dict[str, Any] = {"max_new_tokens": length, "threshold": 0.9, "ignore_eos": True}
-    result = Engine(folder, threads=1).generate(prompt, GenerationConfig(**config))
+    try:
+        result = Engine(folder, threads=1).generate(prompt, GenerationConfig(**config))
+    except Error as problem:
+        raise ValidationError(f"the runtime cannot decode with the package: {problem}") from None
     return {"prompt": prompt, "config": config, "token_ids": result.token_ids.tolist()}

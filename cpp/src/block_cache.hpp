@@ -25,6 +25,7 @@ class BlockCache {
   /// Makes room for `capacity` rows among the refreshed ones and gives them `length`; what was
   /// refreshed is gone.
   void refresh(std::int64_t capacity, std::int64_t length);
+  void drop_refreshed() noexcept { stores_[1 - committed_].length = 0; }
   /// The refreshed rows become the committed ones.
   void commit() noexcept;
   void drop_committed() noexcept { stores_[committed_].length = 0; }

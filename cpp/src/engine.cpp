@@ -73,6 +73,11 @@ void require_options(const PackageInfo& package, const GenerationConfig& config)
 
 void require_supported(const PackageInfo& package) {
   const bool block_causal = package.attention == AttentionKind::block_causal;
+  if (package.sub_block_length && !block_causal) {
+    throw Error(ErrorCode::bad_package,
+                concat("fastdllm.json.model.sub_block_length is ", *package.sub_block_length,
+                       "; expected null with attention 'bidirectional'"));
+  }
   if (package.seed_token != (block_causal && package.logits_shift > 0)) {
     throw Error(ErrorCode::bad_package,
                 concat("fastdllm.json.model.seed_token is ", package.seed_token ? "true" : "false",
@@ -158,6 +163,9 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
     reject(concat("got ", length, " ids; expected 1 to ", package().max_context_length));
   }
   const std::int64_t length_of_block = block_length.value_or(package().block_length.value_or(32));
+  if (block_length && package().attention != AttentionKind::block_causal) {
+    reject("block_length is for block-causal models; this one is bidirectional");
+  }
   if (length_of_block < 1) {
     reject(concat("block_length is ", length_of_block, "; expected at least 1"));
   }

@@ -10,7 +10,8 @@
 namespace fastdllm {
 namespace {
 
-constexpr double largest_cfg_scale = 1e6;  // logits are combined in f32
+constexpr std::int64_t most_steps = std::int64_t{1} << 20;  // passes of no effect are counted off
+constexpr double largest_cfg_scale = 1e6;                   // logits are combined in f32
 
 [[noreturn]] void reject(const std::string& message) {
   throw Error(ErrorCode::bad_config, message);
@@ -18,6 +19,13 @@ constexpr double largest_cfg_scale = 1e6;  // logits are combined in f32
 
 void require_at_least_one(std::string_view option, std::int64_t value) {
   if (value < 1) reject(concat(option, " is ", value, "; expected at least 1"));
+}
+
+void require_steps(std::string_view option, const std::optional<std::int64_t>& value) {
+  if (!value) return;
+  require_at_least_one(option, *value);
+  if (*value > most_steps)
+    reject(concat(option, " is ", *value, "; expected at most ", most_steps));
 }
 
 void require_optional(std::string_view option, const std::optional<std::int64_t>& value) {
@@ -103,8 +111,8 @@ void validate(const GenerationConfig& config) {
   require_at_least_one("max_new_tokens", config.max_new_tokens);
   require_optional("block_length", config.block_length);
   require_optional("sub_block_length", config.sub_block_length);
-  require_optional("steps", config.steps);
-  require_optional("steps_per_block", config.steps_per_block);
+  require_steps("steps", config.steps);
+  require_steps("steps_per_block", config.steps_per_block);
   if (config.steps && config.steps_per_block) {
     reject("steps and steps_per_block are both given; expected one of them");
   }

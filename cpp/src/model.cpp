@@ -256,10 +256,14 @@ void Model::bind_present(const Pass& pass) {
       session_->bind_output(tensors_.present[i], cache_.refreshed(static_cast<std::int64_t>(i)));
     }
     present_bound_ = true;
-  } else if (present_bound_) {
+    return;
+  }
+  if (present_bound_) {
     for (const std::size_t output : tensors_.present) session_->unbind_output(output);
     present_bound_ = false;
   }
+  // A refresh that keeps nothing leaves nothing, also of what a former request had refreshed.
+  if (pass.past == Past::none) cache_.drop_refreshed();
 }
 
 void Model::commit(const Pass& pass, std::span<const std::int32_t> ids) {

@@ -108,10 +108,12 @@ class UnmaskLoop {
         const Proposals proposals = sampler_.propose(predictions, {&position, 1}, step_);
         answer_.commit(position, proposals.token_ids[0], proposals.confidences[0]);
       }
-      if (!answer_.report(step_, number, block, false)) return FinishReason::abort;
+      const bool filled = seed && complete && canvas_.masked(block).empty();
+      const auto ended = answer_.ended_by_tokens();
+      if (!answer_.report(step_, number, block, filled || ended)) return FinishReason::abort;
       if (seed && complete) {
         ++step_;
-        return answer_.ended_by_tokens();
+        return ended;
       }
     }
     return std::nullopt;
@@ -151,10 +153,11 @@ class UnmaskLoop {
       const bool settled = !config_.editing_threshold || (masked == 0 && edits == 0) ||
                            (!unfilled && post_steps >= config_.max_post_steps);
       const bool finished = !unfilled && settled && range.end == block.end;
-      if (!answer_.report(step_, number, block, finished)) return FinishReason::abort;
+      const auto ended = answer_.ended_by_tokens();
+      if (!answer_.report(step_, number, block, finished || ended)) return FinishReason::abort;
       ++step_;
       ++index;
-      if (const auto ended = answer_.ended_by_tokens()) return ended;
+      if (ended) return ended;
       if (!unfilled && settled) return std::nullopt;
     }
   }

@@ -129,7 +129,9 @@ def integer(config: Config, key: str, default: int | None = None) -> int:
 
 def number(config: Config, key: str, default: float) -> float:
     """Read a positive number."""
-    value = config.get(key, default)
+    value = config.get(key)
+    if value is None:
+        return default
     usable = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not usable or not 0 < value < math.inf:
         raise CheckpointError(f"config.json: {key} is {value!r}; expected a positive number")
@@ -178,11 +180,26 @@ def require(config: Config, allowed: Mapping[str, Sequence[object]]) -> None:
             )
 
 
+def _rope_parameters(config: Config) -> Mapping[str, Any]:
+    """Read what younger checkpoints state in one object: rope_theta and rope_scaling's keys."""
+    found = config.get("rope_parameters")
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping) or any(isinstance(v, Mapping) for v in found.values()):
+        raise CheckpointError(
+            f"config.json: rope_parameters is {found!r}; expected an object of numbers and names"
+        )
+    return found
+
+
+def rope_theta(config: Config) -> float:
+    """Read the base of the rotation's frequencies."""
+    return number(_rope_parameters(config), "rope_theta", number(config, "rope_theta", 10000.0))
+
+
 def rope_scaling(config: Config) -> float:
     """Read what positions are divided by. Errors: CheckpointError naming another kind."""
-    scaling = config.get("rope_scaling")
-    if scaling is None:
-        return 1.0
+    scaling = config.get("rope_scaling") or _rope_parameters(config)
     if not isinstance(scaling, Mapping):
         raise CheckpointError(f"config.json: rope_scaling is {scaling!r}; expected an object")
     kind = scaling.get("rope_type", scaling.get("type", "default"))
@@ -194,6 +211,22 @@ def rope_scaling(config: Config) -> float:
         f"config.json: rope_scaling is of kind {kind!r}; this exporter implements 'default' and "
         "'linear'"
     )
+
+
+def require_stated(config: Config, keys: Sequence[str]) -> None:
+    """Refuse a config that leaves out what its own code would default to something else."""
+    for key in keys:
+        if key not in config:
+            raise CheckpointError(f"config.json: {key} is missing")
+
+
+def full_attention(config: Config) -> None:
+    """Refuse layers that see a part of the rows only."""
+    layers = config.get("layer_types")
+    if layers is not None and any(kind != "full_attention" for kind in layers):
+        raise CheckpointError(
+            f"config.json: layer_types is {layers!r}; this exporter implements 'full_attention'"
+        )
 
 
 def require_experts(moe: MoeSpec) -> None:

@@ -12,12 +12,14 @@ from fastdllm.export.adapters.base import (
     TensorNames,
     decoder_names,
     eos_token_ids,
+    full_attention,
     integer,
     mask_token_id,
     number,
     require,
     require_even_heads,
     rope_scaling,
+    rope_theta,
     token_id,
 )
 
@@ -32,6 +34,7 @@ class Dream(Adapter):
     def spec(self, config: Config) -> ModelSpec:
         """Read Dream's config.json."""
         require(config, {"hidden_act": ("silu",), "use_sliding_window": (False,)})
+        full_attention(config)
         hidden = integer(config, "hidden_size")
         heads = integer(config, "num_attention_heads")
         kv_heads = integer(config, "num_key_value_heads", heads)
@@ -46,7 +49,7 @@ class Dream(Adapter):
             mlp_size=integer(config, "intermediate_size"),
             vocab_size=vocab_size,
             max_context_length=integer(config, "max_position_embeddings"),
-            rope_theta=number(config, "rope_theta", 10000.0),
+            rope_theta=rope_theta(config),
             rope_scaling=rope_scaling(config),
             norm_eps=number(config, "rms_norm_eps", 1e-6),
             mask_token_id=mask_token_id(config, vocab_size, "Dream-7B's is 151666"),

@@ -9,12 +9,14 @@ from fastdllm.export.adapters.base import (
     TensorNames,
     decoder_names,
     eos_token_ids,
+    full_attention,
     integer,
     mask_token_id,
     number,
     require,
     require_even_heads,
     rope_scaling,
+    rope_theta,
     token_id,
 )
 
@@ -30,11 +32,8 @@ class FastDLLMv2(Adapter):
     def spec(self, config: Config) -> ModelSpec:
         """Read Fast-dLLM v2's config.json; the tokenizer names its mask token."""
         layers = integer(config, "num_hidden_layers")
-        full = (["full_attention"] * layers, None)
-        require(
-            config,
-            {"hidden_act": ("silu",), "use_sliding_window": (False,), "layer_types": full},
-        )
+        require(config, {"hidden_act": ("silu",), "use_sliding_window": (False,)})
+        full_attention(config)
         hidden = integer(config, "hidden_size")
         heads = integer(config, "num_attention_heads")
         kv_heads = integer(config, "num_key_value_heads", heads)
@@ -50,7 +49,7 @@ class FastDLLMv2(Adapter):
             mlp_size=integer(config, "intermediate_size"),
             vocab_size=vocab_size,
             max_context_length=integer(config, "max_position_embeddings"),
-            rope_theta=number(config, "rope_theta", 10000.0),
+            rope_theta=rope_theta(config),
             rope_scaling=rope_scaling(config),
             norm_eps=number(config, "rms_norm_eps", 1e-6),
             mask_token_id=mask_token_id(config, vocab_size, "the published models' is 151665"),

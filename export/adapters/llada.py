@@ -13,7 +13,9 @@ from fastdllm.export.adapters.base import (
     number,
     require,
     require_even_heads,
+    require_stated,
     rope_scaling,
+    rope_theta,
     token_id,
 )
 
@@ -27,6 +29,7 @@ class LLaDA(Adapter):
 
     def spec(self, config: Config) -> ModelSpec:
         """Read LLaDA's config.json."""
+        require_stated(config, ("block_type", "activation_type", "layer_norm_type", "rope"))
         require(
             config,
             {
@@ -59,7 +62,7 @@ class LLaDA(Adapter):
             mlp_size=integer(config, "mlp_hidden_size", int(mlp_ratio * hidden)),
             vocab_size=vocab_size,
             max_context_length=integer(config, "max_sequence_length"),
-            rope_theta=number(config, "rope_theta", 10000.0),
+            rope_theta=rope_theta(config),
             rope_scaling=rope_scaling(config),
             norm_eps=number(config, "rms_norm_eps", 1e-5),
             mask_token_id=mask_token_id(config, vocab_size, "LLaDA-8B's is 126336"),

@@ -18,8 +18,10 @@ from fastdllm.export.adapters.base import (
     require_experts,
     require_grouped_heads,
     rope_scaling,
+    rope_theta,
     token_id,
 )
+from fastdllm.export.errors import CheckpointError
 
 
 class LLaDA2(Adapter):
@@ -51,6 +53,12 @@ class LLaDA2(Adapter):
         require_grouped_heads(heads, kv_heads)
         head_dim = integer(config, "head_dim", hidden // heads)
         rotated = int(head_dim * number(config, "partial_rotary_factor", 1.0))
+        stated = integer(config, "rotary_dim", rotated)
+        if stated != rotated or rotated % 2 or rotated > head_dim:
+            raise CheckpointError(
+                f"config.json: rotary_dim is {stated} and partial_rotary_factor gives {rotated}; "
+                f"expected the same even number of a head's {head_dim} dimensions"
+            )
         vocab_size = integer(config, "vocab_size")
         expert_size = integer(config, "moe_intermediate_size")
         dense = config.get("first_k_dense_replace")
@@ -61,10 +69,10 @@ class LLaDA2(Adapter):
             expert_size=expert_size,
             first_layer=integer(config, "first_k_dense_replace") if dense else 0,
             score="sigmoid",
-            expert_bias=bool(config.get("moe_router_enable_expert_bias")),
+            expert_bias=True,  # its code adds it always
             num_groups=integer(config, "n_group", 1),
             groups_per_token=integer(config, "topk_group", 1),
-            renormalize=bool(config.get("norm_topk_prob")),
+            renormalize=integer(config, "num_experts_per_tok") > 1,  # whatever norm_topk_prob says
             scale=number(config, "routed_scaling_factor", 1.0),
             shared_size=integer(config, "num_shared_experts") * expert_size if shared else 0,
         )
@@ -78,9 +86,9 @@ class LLaDA2(Adapter):
             mlp_size=integer(config, "intermediate_size"),
             vocab_size=vocab_size,
             max_context_length=integer(config, "max_position_embeddings"),
-            rope_theta=number(config, "rope_theta", 10000.0),
+            rope_theta=rope_theta(config),
             rope_scaling=rope_scaling(config),
-            rotary_dim=integer(config, "rotary_dim", rotated),
+            rotary_dim=rotated,
             norm_eps=number(config, "rms_norm_eps", 1e-6),
             mask_token_id=mask_token_id(config, vocab_size, "the published models' is 156895"),
             eos_token_ids=eos_token_ids(config, vocab_size),

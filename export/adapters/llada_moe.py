@@ -17,6 +17,7 @@ from fastdllm.export.adapters.base import (
     require_even_heads,
     require_experts,
     rope_scaling,
+    rope_theta,
     token_id,
 )
 
@@ -69,7 +70,7 @@ class LLaDAMoE(Adapter):
             mlp_size=integer(config, "expert_intermediate_size"),
             vocab_size=vocab_size,
             max_context_length=integer(config, "max_position_embeddings"),
-            rope_theta=number(config, "rope_theta", 10000.0),
+            rope_theta=rope_theta(config),
             rope_scaling=rope_scaling(config),
             norm_eps=number(config, "rms_norm_eps", 1e-5),
             mask_token_id=mask_token_id(config, vocab_size, "LLaDA-MoE-7B-A1B's is 156895"),

@@ -12,6 +12,7 @@ from fastdllm.export.adapters.base import (
     TensorNames,
     decoder_names,
     eos_token_ids,
+    full_attention,
     integer,
     mask_token_id,
     number,
@@ -19,6 +20,7 @@ from fastdllm.export.adapters.base import (
     require_experts,
     require_grouped_heads,
     rope_scaling,
+    rope_theta,
     token_id,
 )
 
@@ -41,6 +43,7 @@ class SDAR(Adapter):
                 "use_sliding_window": (False,),
             },
         )
+        full_attention(config)
         hidden = integer(config, "hidden_size")
         heads = integer(config, "num_attention_heads")
         kv_heads = integer(config, "num_key_value_heads", heads)
@@ -55,7 +58,7 @@ class SDAR(Adapter):
             mlp_size=integer(config, "intermediate_size"),
             vocab_size=vocab_size,
             max_context_length=integer(config, "max_position_embeddings"),
-            rope_theta=number(config, "rope_theta", 10000.0),
+            rope_theta=rope_theta(config),
             rope_scaling=rope_scaling(config),
             norm_eps=number(config, "rms_norm_eps", 1e-6),
             mask_token_id=mask_token_id(config, vocab_size, "the published models' is 151669"),

@@ -47,9 +47,12 @@ class Measurement:
 
 
 def standard_modes(
-    *, max_new_tokens: int = 64, block_length: int = 32, threshold: float = 0.9
+    *, max_new_tokens: int = 64, block_length: int | None = None, threshold: float = 0.9
 ) -> tuple[Mode, ...]:
-    """Return naive, prefix, dual, and dual + threshold; each decodes every position."""
+    """Return naive, prefix, dual, and dual + threshold; each decodes every position.
+
+    block_length: None = the package's.
+    """
 
     def config(cache: str, threshold: float | None = None) -> GenerationConfig:
         return GenerationConfig(

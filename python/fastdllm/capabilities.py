@@ -10,7 +10,7 @@ from fastdllm import _core
 from fastdllm.engine import LIBRARY_VARIABLE, find_onnxruntime
 from fastdllm.version import __version__
 
-EXPORT_MODULES = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
+EXPORT_MODULES = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "tqdm")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,6 +119,14 @@ def _check_graph(
     from fastdllm.engine import Engine
 
     engine = Engine(folder, threads=threads, onnxruntime_library=onnxruntime_library)
+    if not probes["graph"]:
+        mask = engine.package.mask_token_id
+        if not np.isfinite(engine.logits([mask], [0])).all():
+            raise PackageError("the logits of a mask token hold NaN or infinity")
+        return (
+            f"{engine.backend}: loads and runs; NOTHING COMPARED, the package was exported without "
+            "loading its model"
+        )
     worst = 0.0
     for probe in probes["graph"]:
         logits = engine.logits(probe["input_ids"], [probe["position"]])[0]
@@ -140,7 +148,7 @@ def _check_decode(
 
     probe = probes.get("decode")
     if probe is None:
-        return "no stored decode in this package"
+        return "NOTHING COMPARED: no stored decode in this package"
     engine = Engine(folder, threads=threads, onnxruntime_library=onnxruntime_library)
     found = engine.generate(probe["prompt"], GenerationConfig(**probe["config"])).token_ids.tolist()
     expected = probe["token_ids"]

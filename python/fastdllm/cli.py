@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = _package_command(commands, "bench", "compare naive, prefix, dual, dual + threshold")
     bench.add_argument("--prompt", help="the question; default: 16 token ids")
     bench.add_argument("--max-new-tokens", type=_integer, default=64)
-    bench.add_argument("--block-length", type=_integer, default=32)
+    bench.add_argument("--block-length", type=_integer, help="default: the package's, or 32")
     bench.add_argument("--threshold", type=float, default=0.9)
     bench.add_argument("--repeat", type=_integer, default=3)
     bench.set_defaults(run=_bench)
@@ -399,8 +399,7 @@ def _bench(options: argparse.Namespace) -> int:
                 f"{result.outside_microseconds:.0f}",
             ]
         )
-    print(
-        f"{engine.backend}, {options.max_new_tokens} new tokens in blocks of {options.block_length}"
-    )
+    block_length = options.block_length or engine.package.block_length or 32
+    print(f"{engine.backend}, {options.max_new_tokens} new tokens in blocks of {block_length}")
     print(table(rows_of_text))
     return 0

@@ -215,6 +215,17 @@ TEST(Editing, OverwritesUntilNothingChangesAndNeverThePrompt) {
   EXPECT_EQ(finished, (std::vector<bool>{false, false, false, true}));
 }
 
+TEST(SeedToken, FinishesABlockThatItFills) {
+  Scripted s(block_causal_package(true), own_position);
+  std::vector<bool> finished;
+  static_cast<void>(s.engine.generate(Ids{1}, {.max_new_tokens = 3, .block_length = 1},
+                                      [&](const CommitEvent& event) {
+                                        finished.push_back(event.block_finished);
+                                        return true;
+                                      }));
+  EXPECT_EQ(finished, (std::vector<bool>{true, true, true}));
+}
+
 TEST(Editing, IsBoundedWhereEditsOscillate) {
   Scripted s(block_causal_package(), [](std::int64_t pass, auto) {
     return Answer{.token_id = pass % 2, .confidence = 0.9};

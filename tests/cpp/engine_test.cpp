@@ -42,6 +42,8 @@ TEST(Engine, RefusesOptionsOutOfRangeByName) {
       {{.temperature = nan}, "temperature is nan; expected a finite number >= 0"},
       {{.sub_block_length = 0}, "sub_block_length is 0; expected at least 1"},
       {{.steps_per_block = 0}, "steps_per_block is 0; expected at least 1"},
+      {{.steps = INT64_MAX}, "steps is 9223372036854775807; expected at most 1048576"},
+      {{.steps_per_block = 1048577}, "steps_per_block is 1048577; expected at most 1048576"},
       {{.eps = 1.0}, "eps is 1; expected a number in (0, 1)"},
       {{.top_p = 0.0}, "top_p is 0; expected a number in (0, 1]"},
       {{.top_k = -1}, "top_k is -1; expected at least 0"},
@@ -91,6 +93,14 @@ TEST(Engine, RefusesOptionsThatTheModelCannotHonour) {
 TEST(Engine, RefusesFactsThatThisRuntimeDoesNotHonour) {
   PackageInfo package = block_causal_package();
   package.logits_shift = 1;  // and no seed token: nothing would predict a block's first position
+  EXPECT_THROW(Engine(package, std::make_unique<ScriptedSession>()), Error);
+}
+
+TEST(Engine, RefusesABlockLengthOfBidirectionalLogitsAndSubBlocksOfABidirectionalPackage) {
+  Engine engine(scripted_package(), std::make_unique<ScriptedSession>());
+  EXPECT_THROW(static_cast<void>(engine.logits(Ids{1}, Ids{0}, 4)), Error);
+  PackageInfo package = scripted_package();
+  package.sub_block_length = 2;
   EXPECT_THROW(Engine(package, std::make_unique<ScriptedSession>()), Error);
 }
 

@@ -274,5 +274,27 @@ TEST(UnmaskLoop, SamplingGivesTheSameTokensForTheSameSeed) {
   EXPECT_EQ(std::count(ids.begin(), ids.end(), mask_id), 0);
 }
 
+TEST(UnmaskLoop, NothingOfAFormerRequestIsAttendedTo) {
+  for (const CacheMode cache : {CacheMode::prefix, CacheMode::dual}) {
+    Scripted s = scripted_engine(left_to_right);
+    static_cast<void>(s.engine.generate(Ids(8, 1), {.max_new_tokens = 8, .cache = cache}));
+    s.session->passes.clear();
+    static_cast<void>(s.engine.generate({}, {.max_new_tokens = 4, .cache = cache}));
+    for (const RecordedPass& pass : s.session->passes) EXPECT_EQ(pass.past_length, 0);
+  }
+}
+
+TEST(UnmaskLoop, TheLastEventOfABlockSaysThatItIsFinished) {
+  Scripted s = scripted_engine(end_at_five);
+  std::vector<bool> finished;
+  static_cast<void>(s.engine.generate({}, {.max_new_tokens = 32, .block_length = 8},
+                                      [&](const CommitEvent& event) {
+                                        finished.push_back(event.block_finished);
+                                        return true;
+                                      }));
+  EXPECT_EQ(std::count(finished.begin(), finished.end(), true), 1);
+  EXPECT_TRUE(finished.back());
+}
+
 }  // namespace
 }  // namespace fastdllm::testing

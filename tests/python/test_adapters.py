@@ -116,6 +116,16 @@ def test_linear_rope_scaling_divides_positions() -> None:
     torch.testing.assert_close(found * 4, rope_frequencies(plain))
 
 
+def test_rope_parameters_are_read_like_their_older_places() -> None:
+    old = QWEN3 | {"rope_theta": 5e5, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}
+    new = QWEN3 | {"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}}
+
+    assert adapter_for(new).spec(new) == adapter_for(old).spec(old)
+    yarn = QWEN3 | {"rope_parameters": {"rope_theta": 5e5, "rope_type": "yarn", "factor": 2.0}}
+    with pytest.raises(CheckpointError, match="of kind 'yarn'"):
+        adapter_for(yarn).spec(yarn)
+
+
 @pytest.mark.parametrize("base", [QWEN3, EXPERTS, LLADA2], ids=lambda c: str(c["model_type"]))
 @pytest.mark.parametrize("key", ["rope_type", "type"])
 def test_other_rope_scaling_is_refused_by_name(base: dict[str, Any], key: str) -> None:
@@ -139,6 +149,9 @@ def test_other_rope_scaling_is_refused_by_name(base: dict[str, Any], key: str) -
         (LLADA2, {"n_group": 3}, "cannot be chosen among 8 experts in 3 groups"),
         (LLADA2, {"num_experts_per_tok": 5}, "5 experts of 2 groups cannot be chosen"),
         (LLADA2, {"norm_head": True}, "norm_head is True"),
+        (LLADA2, {"rotary_dim": 4}, "rotary_dim is 4 and partial_rotary_factor gives 6"),
+        (LLADA2, {"head_dim": 10, "partial_rotary_factor": 0.5}, "expected the same even number"),
+        (QWEN3, {"layer_types": ["sliding_attention"] * 2}, "layer_types is"),
     ],
     ids=str,
 )

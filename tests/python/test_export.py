@@ -162,6 +162,41 @@ def test_the_template_file_wins_over_the_one_in_the_config(tmp_path: Path) -> No
     assert all(result.passed for result in check_package(package))
 
 
+def test_a_tensor_that_the_network_does_not_have_is_named(tmp_path: Path) -> None:
+    tensors = random_tensors(SMALL) | {
+        "model.transformer.blocks.0.q_proj.bias": torch.zeros(32),
+        "model.transformer.blocks.0.rotary_emb.inv_freq": torch.zeros(4),
+    }
+    folder = write_checkpoint(tmp_path / "checkpoint", tensors=tensors)
+    with pytest.raises(CheckpointError, match=r"1 tensors are not .*\n.*blocks.0.q_proj.bias"):
+        export_package(folder, tmp_path / "package")
+
+
+def test_a_tied_heads_copy_has_to_be_the_embedding(tmp_path: Path) -> None:
+    tensors = random_tensors(SMALL | {"weight_tying": True})
+    copy = {"model.transformer.ff_out.weight": tensors["model.transformer.wte.weight"].clone()}
+    folder = write_checkpoint(tmp_path / "same", tensors=tensors | copy, weight_tying=True)
+    export_package(folder, tmp_path / "package")
+    copy["model.transformer.ff_out.weight"][3, 3] += 1
+    folder = write_checkpoint(tmp_path / "other", tensors=tensors | copy, weight_tying=True)
+    with pytest.raises(CheckpointError, match=r"ff_out.weight differs from the embedding"):
+        export_package(folder, tmp_path / "second")
+
+
+def test_a_config_that_leaves_out_its_block_type_is_refused(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoint", block_type=None)
+    with pytest.raises(CheckpointError, match="block_type is missing"):
+        export_package(folder, tmp_path / "package")
+
+
+def test_check_says_where_nothing_is_compared(small: Path, tmp_path: Path) -> None:
+    package = export_package(small, tmp_path / "package", in_memory=False)
+    results = {result.name: result for result in check_package(package)}
+    assert results["graph"].passed
+    assert "NOTHING COMPARED" in results["graph"].detail
+    assert "NOTHING COMPARED" in results["decode"].detail
+
+
 def test_a_missing_mask_id_is_looked_up_in_the_tokenizer(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "checkpoint", mask_token_id=None)
     with pytest.raises(CheckpointError, match="mask_token_id is missing"):

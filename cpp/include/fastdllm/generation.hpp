@@ -59,9 +59,10 @@ struct GenerationConfig {
   /// none = the package's, or the whole block.
   std::optional<std::int64_t> sub_block_length{};
   std::optional<std::int64_t>
-      steps{};  ///< >= 1, over the whole generation; none = one token per pass
-  std::optional<std::int64_t> steps_per_block{};  ///< >= 1, instead of steps; with threshold: the
-                                                  ///< pass commits at least the schedule's share
+      steps{};  ///< in [1, 2^20], over the whole generation; none = one token per pass
+  std::optional<std::int64_t>
+      steps_per_block{};        ///< in [1, 2^20], instead of steps; with threshold: the
+                                ///< pass commits at least the schedule's share
   std::optional<double> eps{};  ///< in (0, 1): the schedule follows time steps from 1 down to eps
   std::optional<double> threshold{};  ///< in (0, 1]: commit every position at least this confident
   std::optional<double> factor{};  ///< > 0: Fast-dLLM's factor rule; wins over threshold and steps
@@ -86,21 +87,22 @@ struct GenerationConfig {
 /// Errors: Error{bad_config} naming the option, what is allowed and what was found.
 void validate(const GenerationConfig& config);
 
-/// One pass's commits; none after a pass that only filled the cache. With an editing_threshold a
-/// position may come again until its block is finished. The spans are borrowed and valid during the
-/// callback only.
+/// One pass's commits; none after a pass that only filled the cache, which has the step of the
+/// next. With an editing_threshold a position may come again until its block is finished. The spans
+/// are borrowed and valid during the callback only.
 struct CommitEvent {
   std::int64_t step = 0;         ///< pass within the request, from 0
   std::int64_t block = 0;        ///< from 0
   std::int64_t block_start = 0;  ///< the block is [block_start, block_end) of the new tokens
   std::int64_t block_end = 0;
-  bool block_finished = false;              ///< its tokens are final
+  bool block_finished = false;              ///< its tokens, as far as they are asked for, are final
   std::span<const std::int32_t> positions;  ///< ascending indices into the new tokens
   std::span<const std::int32_t> token_ids;  ///< one per position
   std::span<const double> confidences;      ///< probabilities of the tokens, one per position
 };
 
-/// Called after every pass on the generating thread; false ends the generation with `abort`.
+/// Called after every pass over a block on the generating thread; false ends the generation with
+/// `abort`.
 using CommitCallback = std::function<bool(const CommitEvent&)>;
 
 struct GenerationStats {

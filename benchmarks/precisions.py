@@ -32,6 +32,10 @@ LAYERS, HEADS, HEAD_DIM, VOCABULARY = 12, 12, 64, 32000
 CONFIG: dict[str, Any] = {
     "architectures": ["LLaDAModelLM"],
     "model_type": "llada",
+    "block_type": "llama",
+    "activation_type": "silu",
+    "layer_norm_type": "rms",
+    "rope": True,
     "d_model": HEADS * HEAD_DIM,
     "n_layers": LAYERS,
     "n_heads": HEADS,

@@ -127,8 +127,8 @@ std::size_t TokenSampler::choose(std::span<const float> logits, const NoiseKey& 
 Proposal TokenSampler::propose(std::span<const float> logits, const NoiseKey& key) {
   const auto mask = static_cast<std::size_t>(options_.mask_token_id);
   std::span<const float> kept = logits;
-  const bool sound = std::none_of(logits.begin(), logits.end(), [](float x) { return x != x; });
-  if (sound && filters(logits.size())) {
+  const auto is_nan = [](float x) { return x != x; };
+  if (filters(logits.size()) && std::none_of(logits.begin(), logits.end(), is_nan)) {
     filter(logits);
     kept = kept_;
   }
@@ -137,14 +137,14 @@ Proposal TokenSampler::propose(std::span<const float> logits, const NoiseKey& ke
   if (chosen == logits.size()) chosen = mask == 0 ? 1 : 0;    // no number at all: NaN, see below
 
   const bool scaled = options_.processed && options_.temperature > 0.0;
-  const double scale = scaled ? options_.temperature : 1.0;
+  const auto tempered = [&](double x) { return scaled ? x / options_.temperature : x; };
   const std::span<const float> distribution = options_.processed ? kept : logits;
   double largest = logits[chosen];
   for (const float logit : distribution) largest = std::max(largest, double{logit});
   double total = 0.0;
-  for (const float logit : distribution) total += std::exp((double{logit} - largest) / scale);
+  for (const float logit : distribution) total += std::exp(tempered(double{logit} - largest));
   const auto probability = [&](float logit) {
-    return std::exp((double{logit} - largest) / scale) / total;
+    return std::exp(tempered(double{logit} - largest)) / total;
   };
   Proposal proposal{static_cast<std::int32_t>(chosen), probability(logits[chosen]), 0.0, 0.0};
   if (!options_.statistics) return proposal;

@@ -220,15 +220,6 @@ def require_stated(config: Config, keys: Sequence[str]) -> None:
             raise CheckpointError(f"config.json: {key} is missing")
 
 
-def full_attention(config: Config) -> None:
-    """Refuse layers that see a part of the rows only."""
-    layers = config.get("layer_types")
-    if layers is not None and any(kind != "full_attention" for kind in layers):
-        raise CheckpointError(
-            f"config.json: layer_types is {layers!r}; this exporter implements 'full_attention'"
-        )
-
-
 def require_experts(moe: MoeSpec) -> None:
     """Check that experts can be chosen as the numbers say."""
     group = moe.num_experts // moe.num_groups
@@ -251,60 +242,3 @@ def require_even_heads(hidden: int, heads: int, kv_heads: int) -> None:
             f"config.json: hidden size {hidden}, {heads} heads and {kv_heads} K/V heads do not "
             "divide evenly"
         )
-
-
-def require_grouped_heads(heads: int, kv_heads: int) -> None:
-    """Check that K/V heads are shared evenly, where the head dim is stated."""
-    if heads % kv_heads:
-        raise CheckpointError(
-            f"config.json: {heads} heads cannot share {kv_heads} K/V heads evenly"
-        )
-
-
-def decoder_names(spec: ModelSpec, *, embedding: str = "embed_tokens") -> TensorNames:
-    """Name the tensors as most decoders on the Hub do: model.layers.{i}.self_attn.q_proj and so on.
-
-    Experts are mlp.experts.{e}, their router is mlp.gate, QK-norms are q_norm and k_norm.
-    """
-    names: TensorNames = {
-        "embedding.weight": f"model.{embedding}.weight",
-        "final_norm.weight": "model.norm.weight",
-    }
-    if not spec.tied_embeddings:
-        names["head.weight"] = "lm_head.weight"
-    parts = {
-        "attention_norm": "input_layernorm",
-        "query": "self_attn.q_proj",
-        "key": "self_attn.k_proj",
-        "value": "self_attn.v_proj",
-        "output": "self_attn.o_proj",
-        "mlp_norm": "post_attention_layernorm",
-    }
-    if spec.qk_norm:
-        parts |= {"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm"}
-    for layer in range(spec.num_layers):
-        ours, theirs = f"layers.{layer}", f"model.layers.{layer}"
-        for part, name in parts.items():
-            names[f"{ours}.{part}.weight"] = f"{theirs}.{name}.weight"
-        if spec.qkv_bias:
-            for part in ("query", "key", "value"):
-                names[f"{ours}.{part}.bias"] = f"{theirs}.{parts[part]}.bias"
-        names |= _mlp_names(spec, layer, f"{ours}.mlp", f"{theirs}.mlp")
-    return names
-
-
-def _mlp_names(spec: ModelSpec, layer: int, ours: str, theirs: str) -> TensorNames:
-    moe = spec.moe
-    blocks = {"": ""}
-    names: TensorNames = {}
-    if moe is not None and layer >= moe.first_layer:
-        names[f"{ours}.router.weight"] = f"{theirs}.gate.weight"
-        if moe.expert_bias:
-            names[f"{ours}.expert_bias"] = f"{theirs}.gate.expert_bias"
-        blocks = {f".experts.{expert}": f".experts.{expert}" for expert in range(moe.num_experts)}
-        if moe.shared_size:
-            blocks[".shared"] = ".shared_experts"
-    for block, name in blocks.items():
-        for part in ("gate", "up", "down"):
-            names[f"{ours}{block}.{part}.weight"] = f"{theirs}{name}.{part}_proj.weight"
-    return names

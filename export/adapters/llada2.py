@@ -9,18 +9,12 @@ from fastdllm.export.adapters.base import (
     MoeSpec,
     Rows,
     TensorNames,
-    decoder_names,
-    eos_token_ids,
     integer,
-    mask_token_id,
     number,
     require,
     require_experts,
-    require_grouped_heads,
-    rope_scaling,
-    rope_theta,
-    token_id,
 )
+from fastdllm.export.adapters.decoder import decoder_names, decoder_spec
 from fastdllm.export.errors import CheckpointError
 
 
@@ -37,20 +31,16 @@ class LLaDA2(Adapter):
         require(
             config,
             {
-                "hidden_act": ("silu",),
                 "use_bias": (False,),
                 "use_qkv_bias": (False,),
                 "use_qk_norm": (True,),
                 "use_rmsnorm": (True,),
-                "use_sliding_window": (False,),
                 "norm_head": (False,),
                 "score_function": ("sigmoid",),
             },
         )
         hidden = integer(config, "hidden_size")
         heads = integer(config, "num_attention_heads")
-        kv_heads = integer(config, "num_key_value_heads", heads)
-        require_grouped_heads(heads, kv_heads)
         head_dim = integer(config, "head_dim", hidden // heads)
         rotated = int(head_dim * number(config, "partial_rotary_factor", 1.0))
         stated = integer(config, "rotary_dim", rotated)
@@ -59,7 +49,6 @@ class LLaDA2(Adapter):
                 f"config.json: rotary_dim is {stated} and partial_rotary_factor gives {rotated}; "
                 f"expected the same even number of a head's {head_dim} dimensions"
             )
-        vocab_size = integer(config, "vocab_size")
         expert_size = integer(config, "moe_intermediate_size")
         dense = config.get("first_k_dense_replace")
         shared = config.get("num_shared_experts")
@@ -77,24 +66,10 @@ class LLaDA2(Adapter):
             shared_size=integer(config, "num_shared_experts") * expert_size if shared else 0,
         )
         require_experts(moe)
-        return ModelSpec(
-            num_layers=integer(config, "num_hidden_layers"),
-            num_heads=heads,
-            num_kv_heads=kv_heads,
-            head_dim=head_dim,
-            hidden_size=hidden,
-            mlp_size=integer(config, "intermediate_size"),
-            vocab_size=vocab_size,
-            max_context_length=integer(config, "max_position_embeddings"),
-            rope_theta=rope_theta(config),
-            rope_scaling=rope_scaling(config),
+        return decoder_spec(
+            config,
+            "the published models' is 156895",
             rotary_dim=rotated,
-            norm_eps=number(config, "rms_norm_eps", 1e-6),
-            mask_token_id=mask_token_id(config, vocab_size, "the published models' is 156895"),
-            eos_token_ids=eos_token_ids(config, vocab_size),
-            pad_token_id=token_id(config, "pad_token_id", vocab_size),
-            bos_token_id=token_id(config, "bos_token_id", vocab_size),
-            tied_embeddings=bool(config.get("tie_word_embeddings")),
             qk_norm=True,
             moe=moe,
             attention="block_causal",

@@ -10,19 +10,11 @@ from fastdllm.export.adapters.base import (
     ModelSpec,
     MoeSpec,
     TensorNames,
-    decoder_names,
-    eos_token_ids,
-    full_attention,
     integer,
-    mask_token_id,
-    number,
     require,
     require_experts,
-    require_grouped_heads,
-    rope_scaling,
-    rope_theta,
-    token_id,
 )
+from fastdllm.export.adapters.decoder import decoder_names, decoder_spec
 
 
 class SDAR(Adapter):
@@ -35,37 +27,10 @@ class SDAR(Adapter):
 
     def spec(self, config: Config) -> ModelSpec:
         """Read SDAR's config.json."""
-        require(
+        require(config, {"attention_bias": (False,)})
+        return decoder_spec(
             config,
-            {
-                "hidden_act": ("silu",),
-                "attention_bias": (False,),
-                "use_sliding_window": (False,),
-            },
-        )
-        full_attention(config)
-        hidden = integer(config, "hidden_size")
-        heads = integer(config, "num_attention_heads")
-        kv_heads = integer(config, "num_key_value_heads", heads)
-        require_grouped_heads(heads, kv_heads)
-        vocab_size = integer(config, "vocab_size")
-        return ModelSpec(
-            num_layers=integer(config, "num_hidden_layers"),
-            num_heads=heads,
-            num_kv_heads=kv_heads,
-            head_dim=integer(config, "head_dim", hidden // heads),
-            hidden_size=hidden,
-            mlp_size=integer(config, "intermediate_size"),
-            vocab_size=vocab_size,
-            max_context_length=integer(config, "max_position_embeddings"),
-            rope_theta=rope_theta(config),
-            rope_scaling=rope_scaling(config),
-            norm_eps=number(config, "rms_norm_eps", 1e-6),
-            mask_token_id=mask_token_id(config, vocab_size, "the published models' is 151669"),
-            eos_token_ids=eos_token_ids(config, vocab_size),
-            pad_token_id=token_id(config, "pad_token_id", vocab_size),
-            bos_token_id=token_id(config, "bos_token_id", vocab_size),
-            tied_embeddings=bool(config.get("tie_word_embeddings")),
+            "the published models' is 151669",
             qk_norm=True,
             attention="block_causal",
             block_length=integer(config, "block_size", 4),

@@ -140,7 +140,7 @@ def test_other_rope_scaling_is_refused_by_name(base: dict[str, Any], key: str) -
     [
         (QWEN3, {"attention_bias": True}, "attention_bias is True"),
         (QWEN3, {"use_sliding_window": True}, "use_sliding_window is True"),
-        (QWEN3, {"num_key_value_heads": 3}, "4 heads cannot share 3 K/V heads"),
+        (QWEN3, {"num_key_value_heads": 3}, "4 heads and 3 K/V heads do not divide evenly"),
         (QWEN3, {"mask_token_id": None}, "mask_token_id is missing"),
         (EXPERTS, {"decoder_sparse_step": 2}, "decoder_sparse_step is 2"),
         (EXPERTS, {"num_experts_per_tok": 7}, "7 experts of 1 groups cannot be chosen"),

@@ -11,6 +11,16 @@ std::int64_t round_up(std::int64_t value, std::int64_t step) noexcept {
 
 }  // namespace
 
+BlockLayout layout_of(const PackageInfo& package, const GenerationConfig& config) {
+  constexpr std::int64_t usual = 32;
+  BlockLayout layout;
+  layout.block_length = config.block_length.value_or(package.block_length.value_or(usual));
+  layout.sub_block_length =
+      config.sub_block_length.value_or(package.sub_block_length.value_or(layout.block_length));
+  layout.absolute = package.attention == AttentionKind::block_causal;
+  return layout;
+}
+
 Canvas::Canvas(std::span<const std::int32_t> prompt, std::int64_t new_tokens,
                const BlockLayout& layout, std::int32_t mask_token_id)
     : ids_(prompt.begin(), prompt.end()),

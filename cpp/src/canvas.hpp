@@ -5,6 +5,9 @@
 #include <span>
 #include <vector>
 
+#include "fastdllm/generation.hpp"
+#include "fastdllm/package.hpp"
+
 namespace fastdllm {
 
 /// A half-open range of absolute canvas positions.
@@ -23,6 +26,9 @@ struct BlockLayout {
   /// prompt and the last may be short.
   bool absolute = false;
 };
+
+/// The layout that a request has: its options, else the package's, else blocks of 32.
+[[nodiscard]] BlockLayout layout_of(const PackageInfo& package, const GenerationConfig& config);
 
 class Canvas {
  public:

@@ -6,6 +6,7 @@
 #include <thread>
 #include <utility>
 
+#include "canvas.hpp"
 #include "concat.hpp"
 #include "model.hpp"
 #include "unmask_loop.hpp"
@@ -48,18 +49,16 @@ void require_prompt(const PackageInfo& package, std::span<const std::int32_t> id
 
 // What the options mean depends on the model.
 void require_options(const PackageInfo& package, const GenerationConfig& config) {
-  const bool block_causal = package.attention == AttentionKind::block_causal;
-  const std::int64_t block_length = config.block_length.value_or(package.block_length.value_or(1));
-  if (config.sub_block_length && !block_causal) {
+  const BlockLayout layout = layout_of(package, config);
+  if (config.sub_block_length && !layout.absolute) {
     reject("sub_block_length is for block-causal models; this one is bidirectional");
   }
-  if (block_causal && block_length > package.max_context_length) {
-    reject(concat("block_length is ", block_length, "; expected at most the model's context of ",
-                  package.max_context_length));
+  if (layout.absolute && layout.block_length > package.max_context_length) {
+    reject(concat("block_length is ", layout.block_length,
+                  "; expected at most the model's context of ", package.max_context_length));
   }
-  const std::int64_t sub_block_length =
-      config.sub_block_length.value_or(package.sub_block_length.value_or(block_length));
-  if (config.editing_threshold && (package.logits_shift > 0 || sub_block_length < block_length)) {
+  const bool sub_blocks = layout.sub_block_length < layout.block_length;
+  if (config.editing_threshold && (package.logits_shift > 0 || sub_blocks)) {
     reject("editing_threshold needs a model without logit shift and blocks without sub-blocks");
   }
   if (!config.stop_token_ids) return;
@@ -162,7 +161,8 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
   if (ids.empty() || length > package().max_context_length) {
     reject(concat("got ", length, " ids; expected 1 to ", package().max_context_length));
   }
-  const std::int64_t length_of_block = block_length.value_or(package().block_length.value_or(32));
+  const std::int64_t length_of_block =
+      layout_of(package(), {.block_length = block_length}).block_length;
   if (block_length && package().attention != AttentionKind::block_causal) {
     reject("block_length is for block-causal models; this one is bidirectional");
   }

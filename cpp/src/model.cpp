@@ -274,10 +274,9 @@ void Model::commit(const Pass& pass, std::span<const std::int32_t> ids) {
 std::int64_t Model::reusable_rows(std::span<const std::int32_t> ids,
                                   std::int64_t block_length) const noexcept {
   if (block_length != committed_block_length_) return 0;
-  const auto [mine, theirs] =
-      std::mismatch(committed_ids_.begin(), committed_ids_.end(), ids.begin(), ids.end());
-  static_cast<void>(theirs);
-  return (mine - committed_ids_.begin()) / block_length * block_length;
+  const auto differing =
+      std::mismatch(committed_ids_.begin(), committed_ids_.end(), ids.begin(), ids.end()).first;
+  return (differing - committed_ids_.begin()) / block_length * block_length;
 }
 
 void Model::drop_committed(std::int64_t block_length) noexcept {

@@ -17,16 +17,6 @@ namespace {
 // Fewer reused rows would not be worth the pass that drops what stands behind them.
 constexpr std::int64_t least_rows_worth_a_cut = 128;
 
-BlockLayout layout_of(const PackageInfo& package, const GenerationConfig& config) {
-  constexpr std::int64_t usual = 32;
-  BlockLayout layout;
-  layout.block_length = config.block_length.value_or(package.block_length.value_or(usual));
-  layout.sub_block_length =
-      config.sub_block_length.value_or(package.sub_block_length.value_or(layout.block_length));
-  layout.absolute = package.attention == AttentionKind::block_causal;
-  return layout;
-}
-
 class UnmaskLoop {
  public:
   UnmaskLoop(Model& model, std::span<const std::int32_t> prompt, const GenerationConfig& config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastdllm._core import Error, GenerationConfig, PackageError, read_package
+from fastdllm.engine import Engine
 
 CHUNK_BYTES = 1 << 20
 
@@ -87,10 +89,13 @@ def check_package(
         sound = sound and result.passed
         yield result
     if sound:
-        yield _guarded("graph", lambda: _check_graph(folder, probes, threads, onnxruntime_library))
-        yield _guarded(
-            "decode", lambda: _check_decode(folder, probes, threads, onnxruntime_library)
-        )
+
+        @functools.cache  # the model is loaded once, within the first check that needs it
+        def engine() -> Engine:
+            return Engine(folder, threads=threads, onnxruntime_library=onnxruntime_library)
+
+        yield _guarded("graph", lambda: _check_graph(engine(), probes))
+        yield _guarded("decode", lambda: _check_decode(engine(), probes))
         yield _guarded("text", lambda: _check_text(folder, metadata, probes))
 
 
@@ -113,12 +118,7 @@ def _check_digest(path: Path, expected: str, progress: Callable[[int], None] | N
     return CheckResult(name=path.name, passed=True, detail=f"{path.stat().st_size} bytes")
 
 
-def _check_graph(
-    folder: Path, probes: dict[str, Any], threads: int, onnxruntime_library: str | None
-) -> str:
-    from fastdllm.engine import Engine
-
-    engine = Engine(folder, threads=threads, onnxruntime_library=onnxruntime_library)
+def _check_graph(engine: Engine, probes: dict[str, Any]) -> str:
     if not probes["graph"]:
         mask = engine.package.mask_token_id
         if not np.isfinite(engine.logits([mask], [0])).all():
@@ -141,15 +141,10 @@ def _check_graph(
     return f"{engine.backend}: logits within {worst:.1e} of {len(probes['graph'])} probes"
 
 
-def _check_decode(
-    folder: Path, probes: dict[str, Any], threads: int, onnxruntime_library: str | None
-) -> str:
-    from fastdllm.engine import Engine
-
+def _check_decode(engine: Engine, probes: dict[str, Any]) -> str:
     probe = probes.get("decode")
     if probe is None:
         return "NOTHING COMPARED: no stored decode in this package"
-    engine = Engine(folder, threads=threads, onnxruntime_library=onnxruntime_library)
     found = engine.generate(probe["prompt"], GenerationConfig(**probe["config"])).token_ids.tolist()
     expected = probe["token_ids"]
     same = sum(a == b for a, b in zip(found, expected, strict=False))

@@ -79,6 +79,11 @@ TEST(Engine, RefusesOptionsThatTheModelCannotHonour) {
             "sub_block_length is for block-causal models; this one is bidirectional");
   EXPECT_EQ(refusal_of({}, {.block_length = 513}, block_causal_package()),
             "block_length is 513; expected at most the model's context of 512");
+  PackageInfo small = block_causal_package();
+  small.block_length.reset();
+  small.max_context_length = 31;
+  EXPECT_EQ(refusal_of({}, {.max_new_tokens = 1}, small),
+            "block_length is 32; expected at most the model's context of 31");
   EXPECT_NE(
       refusal_of({}, {.sub_block_length = 2, .editing_threshold = 0.5}, block_causal_package()),
       "accepted");

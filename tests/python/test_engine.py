@@ -426,7 +426,7 @@ def test_options_can_be_copied_and_pickled() -> None:
 
 
 def test_a_wrong_type_is_named() -> None:
-    with pytest.raises(TypeError, match=r"block_length is 'a'; expected int | None"):
+    with pytest.raises(TypeError, match=r"block_length is 'a'; expected int \| None"):
         GenerationConfig(block_length="a")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="no option 'blocks'"):
         GenerationConfig(blocks=3)  # type: ignore[call-overload]

@@ -1,6 +1,7 @@
 #include "answer.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace fastdllm {
 
@@ -11,6 +12,7 @@ Answer::Answer(Canvas& canvas, const GenerationConfig& config,
   positions_.reserve(block_length);
   token_ids_.reserve(block_length);
   confidences_.reserve(block_length);
+  committed_.resize(static_cast<std::size_t>(config.max_new_tokens));
 }
 
 void Answer::begin_pass() noexcept {
@@ -26,6 +28,7 @@ void Answer::commit(std::int64_t position, std::int32_t token_id, double confide
   positions_.push_back(static_cast<std::int32_t>(relative));
   token_ids_.push_back(token_id);
   confidences_.push_back(confidence);
+  committed_[static_cast<std::size_t>(relative)] = confidence;
 }
 
 bool Answer::report(std::int64_t step, std::int64_t number, const BlockRange& block,
@@ -69,6 +72,13 @@ std::span<const std::int32_t> Answer::token_ids(FinishReason reason) const {
     length = canvas_.stopped_length(stop_ids_);
   }
   return canvas_.new_ids().first(static_cast<std::size_t>(length));
+}
+
+std::vector<double> Answer::logprobs(std::size_t count) const {
+  std::vector<double> logarithms(count);
+  std::transform(committed_.begin(), committed_.begin() + static_cast<std::ptrdiff_t>(count),
+                 logarithms.begin(), [](double c) { return std::log(std::min(c, 1.0)); });
+  return logarithms;
 }
 
 }  // namespace fastdllm

@@ -101,7 +101,7 @@ void Model::begin(const Request& request) {
   graph_seconds_ = 0.0;
   const auto rows = static_cast<std::size_t>(batch() * request.canvas_length);
   const auto logit_rows = static_cast<std::size_t>(batch() * request.max_logit_rows);
-  const bool logits = request.wanted == Wanted::logits;
+  const bool logits = request.wanted.logits;
   cache_.set_batch(batch());
   input_ids_.resize(rows);
   position_ids_.resize(rows);
@@ -109,8 +109,8 @@ void Model::begin(const Request& request) {
   logit_indices_.resize(logit_rows);
   token_ids_.resize(logit_rows);
   complement_.resize(logit_rows);
-  second_confidence_.resize(request.wanted == Wanted::margin ? logit_rows : 0);
-  entropy_.resize(request.wanted == Wanted::entropy ? logit_rows : 0);
+  second_confidence_.resize(request.wanted.second_confidence ? logit_rows : 0);
+  entropy_.resize(request.wanted.entropy ? logit_rows : 0);
   logits_.resize(logits ? logit_rows * static_cast<std::size_t>(package_.vocab_size) : 0);
   for (const std::size_t output : {tensors_.token_ids, tensors_.complement, tensors_.logits,
                                    tensors_.second_confidence, tensors_.entropy}) {
@@ -136,7 +136,7 @@ Predictions Model::run(const Pass& pass, std::span<const std::int32_t> ids) {
   if (pass.commit) commit(pass, ids);
 
   const std::size_t count = static_cast<std::size_t>(batch()) * pass.logit_rows.size();
-  if (request_.wanted == Wanted::logits) {
+  if (request_.wanted.logits) {
     const auto vocab_size = static_cast<std::size_t>(package_.vocab_size);
     return {{}, {}, {}, {}, std::span(logits_).first(count * vocab_size)};
   }
@@ -215,17 +215,18 @@ void Model::bind_logit_rows(const Pass& pass) {
     std::copy(pass.logit_rows.begin(), pass.logit_rows.end(), logit_indices_.begin() + b * count);
   }
   session_->bind_input(tensors_.logit_indices, view_of(ElementType::int64, logit_indices_, shape));
-  if (request_.wanted == Wanted::logits) {
+  if (request_.wanted.logits) {
     session_->bind_output(tensors_.logits, view_of(ElementType::float32, logits_,
                                                    {batch(), count, package_.vocab_size}));
     return;
   }
   session_->bind_output(tensors_.token_ids, view_of(ElementType::int64, token_ids_, shape));
   session_->bind_output(tensors_.complement, view_of(ElementType::float32, complement_, shape));
-  if (request_.wanted == Wanted::margin) {
+  if (request_.wanted.second_confidence) {
     session_->bind_output(tensors_.second_confidence,
                           view_of(ElementType::float32, second_confidence_, shape));
-  } else if (request_.wanted == Wanted::entropy) {
+  }
+  if (request_.wanted.entropy) {
     session_->bind_output(tensors_.entropy, view_of(ElementType::float32, entropy_, shape));
   }
 }

@@ -24,8 +24,13 @@ struct Predictions {
   std::span<const float> logits;             ///< [B * N * V]
 };
 
-/// Which predictions a request's passes hand back.
-enum class Wanted { confidence, margin, entropy, logits };
+/// Which predictions a request's passes hand back: logits alone, or token_ids and complement with
+/// what else is named.
+struct Wanted {
+  bool logits = false;
+  bool second_confidence = false;
+  bool entropy = false;
+};
 
 class Model {
  public:
@@ -39,7 +44,7 @@ class Model {
     std::int64_t cache_rows = 0;             ///< most rows that a pass will ask to keep
     std::int64_t guided_prompt_length = -1;  ///< a second row of the batch has these ids masked;
                                              ///< -1: no guidance
-    Wanted wanted = Wanted::confidence;
+    Wanted wanted{};
   };
   void begin(const Request& request);
 

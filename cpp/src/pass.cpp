@@ -13,7 +13,7 @@ constexpr std::int64_t most_attention_cells = std::int64_t{1} << 22;
 }  // namespace
 
 PassPlanner::PassPlanner(CacheMode mode, const PackageInfo& package, const Canvas& canvas)
-    : mode_(mode),
+    : mode_(mode == CacheMode::automatic ? CacheMode::dual : mode),
       block_causal_(package.attention == AttentionKind::block_causal),
       shift_(package.logits_shift),
       canvas_length_(canvas.length()),

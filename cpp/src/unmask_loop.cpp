@@ -35,6 +35,7 @@ class UnmaskLoop {
         policy_(config, package_.threshold_inclusive) {
     const auto block_length = static_cast<std::size_t>(canvas_.block(0).length());
     scores_.reserve(block_length);
+    entropies_.reserve(block_length);
     masked_.reserve(block_length);
     model_.begin({.canvas_length = canvas_.length(),
                   .max_logit_rows = canvas_.block(0).length(),
@@ -157,13 +158,16 @@ class UnmaskLoop {
                                  std::int64_t quota, double rate) {
     answer_.begin_pass();
     scores_.clear();
+    entropies_.clear();
     masked_.clear();
     for (std::size_t i = 0; i < wanted.size(); ++i) {
       if (!canvas_.is_masked(wanted[i])) continue;
       masked_.push_back(i);
       scores_.push_back(proposals.scores[i]);
+      entropies_.push_back(proposals.entropies[i]);
     }
-    const std::span<const std::size_t> chosen = policy_.choose(scores_, quota, rate);
+    const std::span<const std::size_t> chosen =
+        policy_.choose({scores_, entropies_}, quota, rate, 1.0);
     if (!config_.editing_threshold) {
       for (const std::size_t c : chosen) commit(wanted, proposals, masked_[c]);
       return 0;
@@ -206,7 +210,7 @@ class UnmaskLoop {
     stats_.total_seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     stats_.cache_bytes = model_.cache_bytes();
-    return {{ids.begin(), ids.end()}, num_passes_, reason, stats_};
+    return {{ids.begin(), ids.end()}, answer_.logprobs(ids.size()), num_passes_, reason, stats_};
   }
 
   Model& model_;
@@ -222,9 +226,9 @@ class UnmaskLoop {
   UnmaskPolicy policy_;
   GenerationStats stats_;
   std::int64_t num_passes_ = 0;
-  std::int64_t step_ = 0;            // passes that proposed tokens: keys the noise
-  std::vector<double> scores_;       // of the masked positions among the wanted ones
-  std::vector<std::size_t> masked_;  // their indices
+  std::int64_t step_ = 0;                   // passes that proposed tokens: keys the noise
+  std::vector<double> scores_, entropies_;  // of the masked positions among the wanted ones
+  std::vector<std::size_t> masked_;         // their indices
 };
 
 }  // namespace

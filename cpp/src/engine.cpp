@@ -9,6 +9,7 @@
 #include "canvas.hpp"
 #include "concat.hpp"
 #include "model.hpp"
+#include "sampler.hpp"
 #include "unmask_loop.hpp"
 
 namespace fastdllm {
@@ -61,13 +62,7 @@ void require_options(const PackageInfo& package, const GenerationConfig& config)
   if (config.editing_threshold && (package.logits_shift > 0 || sub_blocks)) {
     reject("editing_threshold needs a model without logit shift and blocks without sub-blocks");
   }
-  if (!config.stop_token_ids) return;
-  for (const std::int32_t id : *config.stop_token_ids) {
-    if (id < 0 || id >= package.vocab_size || id == package.mask_token_id) {
-      reject(concat("stop_token_ids holds ", id, "; expected ids in [0, ", package.vocab_size,
-                    ") other than the mask token"));
-    }
-  }
+  require_token_options(package, config);
 }
 
 void require_supported(const PackageInfo& package) {

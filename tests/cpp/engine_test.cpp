@@ -90,7 +90,8 @@ TEST(Engine, RefusesOptionsThatTheModelCannotHonour) {
   EXPECT_EQ(refusal_of({}, {.stop_token_ids = Ids{mask_id}}),
             "stop_token_ids holds 15; expected ids in [0, 16) other than the mask token");
   EXPECT_EQ(refusal_of({}, {.threshold = 0.5, .remasking = Remasking::entropy}),
-            "remasking 'entropy' goes by a schedule; expected neither threshold nor factor");
+            "remasking 'entropy' goes by a schedule; expected neither threshold nor factor nor "
+            "frechet");
   EXPECT_EQ(refusal_of({}, {.steps = 2, .steps_per_block = 2}),
             "steps and steps_per_block are both given; expected one of them");
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,14 @@ profile = settings(
 def fits(fields: dict[str, Any]) -> dict[str, Any]:
     """Drop what GenerationConfig refuses beside the rest."""
     by_schedule = fields["remasking"] in ("entropy", "sequential", "origin")
-    dropped = {"threshold", "factor"} if by_schedule else set()
+    dropped = {"threshold", "factor", "frechet"} if by_schedule else set()
+    if fields["remasking"] == "origin":
+        dropped.add("entropy_bound")
+    rules = [name for name in ("entropy_bound", "frechet") if name in fields.keys() - dropped]
+    if rules:  # it stands alone
+        dropped |= {"threshold", "factor", "entropy_bound", "frechet"} - set(rules[:1])
+    if "threshold" not in fields.keys() - dropped:
+        dropped.add("threshold_decay")
     if "steps_per_block" in fields:
         dropped.add("steps")
     return {key: value for key, value in fields.items() if key not in dropped}
@@ -51,6 +59,7 @@ options = st.fixed_dictionaries(
         "temperature": st.sampled_from([0.0, 0.0, 0.5, 1.0]),
         "top_p": st.sampled_from([1.0, 1.0, 0.7]),
         "top_k": st.sampled_from([0, 0, 20]),
+        "min_p": st.sampled_from([0.0, 0.0, 0.6]),
         "alg_temp": st.sampled_from([0.0, 0.0, 0.3]),
         "cfg_scale": st.sampled_from([0.0, 0.0, 0.0, 1.5]),
         "seed": st.sampled_from([0, 1, 2**63 + 11]),
@@ -62,7 +71,14 @@ options = st.fixed_dictionaries(
         "steps_per_block": st.integers(1, 40),
         "eps": st.sampled_from([1e-3, 0.1]),
         "threshold": st.floats(0.05, 1.0),
+        "threshold_decay": st.floats(0.0, 1.0),
         "factor": st.floats(0.1, 3.0),
+        "frechet": st.floats(0.0, 0.5),
+        "entropy_bound": st.floats(0.0, 20.0),
+        "logit_bias": st.dictionaries(
+            st.integers(0, SMALLEST_VOCABULARY - 1), st.floats(-8.0, 8.0), max_size=5
+        ),
+        "banned_token_ids": st.lists(st.integers(0, SMALLEST_VOCABULARY - 1), max_size=99),
         "stop_token_ids": st.lists(st.integers(0, SMALLEST_VOCABULARY - 1), max_size=40),
     },
 ).map(fits)
@@ -111,6 +127,7 @@ class Pair:
 
         assert [commit for commit in commits if commit[0]] == expected.commits
         assert found.token_ids.tolist() == expected.token_ids
+        assert np.exp(found.logprobs) == pytest.approx(np.exp(expected.logprobs), abs=1e-5)
         # The engine fills the cache in a pass of its own before it starts on sub-blocks.
         fills = found.num_passes - expected.num_passes
         assert 0 <= fills <= (expected.num_passes if self.has_sub_blocks(fields) else 0)
@@ -121,6 +138,7 @@ class Pair:
         # What an earlier request with the same beginning has left is not computed again.
         assert found.stats.rows_computed + found.stats.reused_rows == expected.rows_computed
         assert self.facts.mask_token_id not in found.token_ids
+        assert not set(fields.get("banned_token_ids", ())) & set(found.token_ids.tolist())
         return found
 
 

@@ -33,14 +33,9 @@ profile = settings(
 def fits(fields: dict[str, Any]) -> dict[str, Any]:
     """Drop what GenerationConfig refuses beside the rest."""
     by_schedule = fields["remasking"] in ("entropy", "sequential", "origin")
-    dropped = {"threshold", "factor", "frechet"} if by_schedule else set()
+    dropped = {"threshold", "threshold_decay", "factor", "frechet"} if by_schedule else set()
     if fields["remasking"] == "origin":
         dropped.add("entropy_bound")
-    rules = [name for name in ("entropy_bound", "frechet") if name in fields.keys() - dropped]
-    if rules:  # it stands alone
-        dropped |= {"threshold", "factor", "entropy_bound", "frechet"} - set(rules[:1])
-    if "threshold" not in fields.keys() - dropped:
-        dropped.add("threshold_decay")
     if "steps_per_block" in fields:
         dropped.add("steps")
     return {key: value for key, value in fields.items() if key not in dropped}
@@ -48,7 +43,18 @@ def fits(fields: dict[str, Any]) -> dict[str, Any]:
 
 # Without a prompt all rows are alike, and rounding alone decides which is surest: not compared.
 prompts = st.lists(st.integers(0, SMALLEST_VOCABULARY - 1), min_size=1, max_size=70)
-options = st.fixed_dictionaries(
+rules = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries(
+        {"threshold": st.floats(0.05, 1.0)}, optional={"threshold_decay": st.floats(0.0, 1.0)}
+    ),
+    st.fixed_dictionaries(
+        {"factor": st.floats(0.1, 3.0)}, optional={"threshold": st.floats(0.05, 1.0)}
+    ),
+    st.fixed_dictionaries({"frechet": st.floats(0.0, 0.5)}),
+    st.fixed_dictionaries({"entropy_bound": st.floats(0.0, 20.0)}),
+)
+others = st.fixed_dictionaries(
     {
         "max_new_tokens": st.integers(1, 70),
         "block_length": st.integers(1, 40),
@@ -70,18 +76,14 @@ options = st.fixed_dictionaries(
         "steps": st.integers(1, 100),
         "steps_per_block": st.integers(1, 40),
         "eps": st.sampled_from([1e-3, 0.1]),
-        "threshold": st.floats(0.05, 1.0),
-        "threshold_decay": st.floats(0.0, 1.0),
-        "factor": st.floats(0.1, 3.0),
-        "frechet": st.floats(0.0, 0.5),
-        "entropy_bound": st.floats(0.0, 20.0),
         "logit_bias": st.dictionaries(
             st.integers(0, SMALLEST_VOCABULARY - 1), st.floats(-8.0, 8.0), max_size=5
         ),
         "banned_token_ids": st.lists(st.integers(0, SMALLEST_VOCABULARY - 1), max_size=99),
         "stop_token_ids": st.lists(st.integers(0, SMALLEST_VOCABULARY - 1), max_size=40),
     },
-).map(fits)
+)
+options = st.builds(lambda fields, rule: fits(fields | rule), others, rules)
 block_causal_options = st.builds(
     lambda fields, more: fields | more,
     options,
@@ -279,7 +281,17 @@ def test_the_same_request_gives_the_same_tokens(
 
 @pytest.mark.parametrize(
     "fields",
-    [{"steps": 8}, {"steps": 16}, {"threshold": 1.0}, {"factor": 0.3}, {}],
+    [
+        {"steps": 8},
+        {"steps": 16},
+        {"threshold": 1.0},
+        {"threshold": 1.0, "threshold_decay": 0.01},
+        {"factor": 0.3},
+        {"frechet": 0.9},
+        {"entropy_bound": 0.01},
+        {"entropy_bound": 0.05, "remasking": "margin"},
+        {},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])

@@ -1,6 +1,7 @@
 #include "answer.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace fastdllm {
@@ -12,6 +13,7 @@ Answer::Answer(Canvas& canvas, const GenerationConfig& config, std::vector<std::
   positions_.reserve(block_length);
   token_ids_.reserve(block_length);
   confidences_.reserve(block_length);
+  committed_.assign(canvas.answer().size(), 1.0);
 }
 
 void Answer::begin_pass() noexcept {
@@ -27,6 +29,7 @@ void Answer::commit(std::int64_t position, std::int32_t token_id, double confide
   positions_.push_back(static_cast<std::int32_t>(relative));
   token_ids_.push_back(token_id);
   confidences_.push_back(confidence);
+  committed_[static_cast<std::size_t>(relative)] = confidence;
 }
 
 bool Answer::report(std::int64_t step, std::int64_t number, const BlockRange& block,
@@ -74,6 +77,13 @@ std::span<const std::int32_t> Answer::token_ids(FinishReason reason) const {
     length = canvas_.stopped_length(stop_ids_);
   }
   return canvas_.answer().first(static_cast<std::size_t>(length));
+}
+
+std::vector<double> Answer::logprobs(std::size_t count) const {
+  std::vector<double> logarithms(count);
+  std::transform(committed_.begin(), committed_.begin() + static_cast<std::ptrdiff_t>(count),
+                 logarithms.begin(), [](double c) { return std::log(std::min(c, 1.0)); });
+  return logarithms;
 }
 
 }  // namespace fastdllm

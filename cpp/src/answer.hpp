@@ -35,6 +35,8 @@ class Answer {
 
   /// The result's tokens, for the reason that ended the generation.
   [[nodiscard]] std::span<const std::int32_t> token_ids(FinishReason reason) const;
+  /// Natural logarithms of the confidences with which the first `count` new tokens were committed.
+  [[nodiscard]] std::vector<double> logprobs(std::size_t count) const;
 
  private:
   [[nodiscard]] bool holds_stop_token() const;
@@ -46,6 +48,7 @@ class Answer {
   std::int64_t filled_blocks_end_ = 0;               // of the new tokens; all before it are final
   std::vector<std::int32_t> positions_, token_ids_;  // committed by the last pass
   std::vector<double> confidences_;
+  std::vector<double> committed_;  // confidence of each new token at its latest commit
 };
 
 }  // namespace fastdllm

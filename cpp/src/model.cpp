@@ -223,9 +223,9 @@ void Model::bind_logit_rows() {
   const Shape shape{batch_, logit_rows_};
   const auto count = static_cast<std::size_t>(shape.elements());
   const bool logits = feeds_[0]->wanted.logits;
-  Wanted wanted{.logits = logits};
+  Wanted wanted;
   for (const Feed* feed : feeds_) {
-    wanted.margin = wanted.margin || feed->wanted.margin;
+    wanted.second_confidence = wanted.second_confidence || feed->wanted.second_confidence;
     wanted.entropy = wanted.entropy || feed->wanted.entropy;
   }
   grow(logit_indices_, count);
@@ -237,7 +237,7 @@ void Model::bind_logit_rows() {
   }
   grow(token_ids_, count);
   grow(complement_, count);
-  if (wanted.margin) grow(second_confidence_, count);
+  if (wanted.second_confidence) grow(second_confidence_, count);
   if (wanted.entropy) grow(entropy_, count);
   if (logits) grow(logits_, count * static_cast<std::size_t>(package_.vocab_size));
   using enum ElementType;
@@ -245,7 +245,7 @@ void Model::bind_logit_rows() {
   bind_output(tensors_.token_ids, view_of(int64, token_ids_, shape), !logits);
   bind_output(tensors_.complement, view_of(float32, complement_, shape), !logits);
   bind_output(tensors_.second_confidence, view_of(float32, second_confidence_, shape),
-              wanted.margin && !logits);
+              wanted.second_confidence && !logits);
   bind_output(tensors_.entropy, view_of(float32, entropy_, shape), wanted.entropy && !logits);
   bind_output(tensors_.logits,
               view_of(float32, logits_, {batch_, logit_rows_, package_.vocab_size}), logits);
@@ -283,7 +283,7 @@ void Model::hand_out() {
     }
     feed.predictions.token_ids = std::span(token_ids_).subspan(first, own);
     feed.predictions.complement = std::span(complement_).subspan(first, own);
-    if (feed.wanted.margin) {
+    if (feed.wanted.second_confidence) {
       feed.predictions.second_confidence = std::span(second_confidence_).subspan(first, own);
     }
     if (feed.wanted.entropy) feed.predictions.entropy = std::span(entropy_).subspan(first, own);

@@ -26,11 +26,12 @@ struct Predictions {
   std::span<const float> logits;             ///< [B * N * V]
 };
 
-/// Which predictions are handed back beside the arg-max; logits instead of all others.
+/// Which predictions a request's passes hand back: logits alone, or token_ids and complement with
+/// what else is named.
 struct Wanted {
-  bool margin = false;
-  bool entropy = false;
   bool logits = false;
+  bool second_confidence = false;
+  bool entropy = false;
 };
 
 /// One request's share of a graph run. All is borrowed.

@@ -43,6 +43,7 @@ UnmaskLoop::UnmaskLoop(const PackageInfo& package, Canvas canvas, const Generati
       policy_(config_, package.threshold_inclusive) {
   const auto block_length = static_cast<std::size_t>(canvas_.block(0).length());
   scores_.reserve(block_length);
+  entropies_.reserve(block_length);
   masked_.reserve(block_length);
   feed_.ids = canvas_.ids();
   feed_.given = canvas_.given();
@@ -251,13 +252,16 @@ void UnmaskLoop::take_decode() {
 std::int64_t UnmaskLoop::choose_and_commit(const Proposals& proposals) {
   answer_.begin_pass();
   scores_.clear();
+  entropies_.clear();
   masked_.clear();
   for (std::size_t i = 0; i < wanted_.size(); ++i) {
     if (!canvas_.is_masked(wanted_[i])) continue;
     masked_.push_back(i);
     scores_.push_back(proposals.scores[i]);
+    entropies_.push_back(proposals.entropies[i]);
   }
-  const std::span<const std::size_t> chosen = policy_.choose(scores_, quota_, rate_);
+  const std::span<const std::size_t> chosen =
+      policy_.choose({scores_, entropies_}, quota_, rate_, masked_fraction_);
   commits_since_refresh_ += std::ssize(chosen);
   if (!config_.editing_threshold) {
     for (const std::size_t c : chosen) commit(proposals, masked_[c]);
@@ -293,7 +297,7 @@ GenerationResult UnmaskLoop::result() const {
   GenerationStats stats = stats_;
   stats.total_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  return {{ids.begin(), ids.end()}, num_passes_, reason, stats};
+  return {{ids.begin(), ids.end()}, answer_.logprobs(ids.size()), num_passes_, reason, stats};
 }
 
 }  // namespace fastdllm

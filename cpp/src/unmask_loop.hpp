@@ -98,7 +98,7 @@ class UnmaskLoop {
   std::span<const std::int64_t> wanted_;
   std::int64_t masked_count_ = 0, quota_ = 0;
   double rate_ = 1.0, masked_fraction_ = 1.0;
-  std::vector<double> scores_;       // of the masked positions among the wanted ones
+  std::vector<double> scores_, entropies_;  // of the masked positions among the wanted ones
   std::vector<std::size_t> masked_;  // their indices
 };
 

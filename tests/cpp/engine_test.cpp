@@ -58,7 +58,7 @@ TEST(Engine, RefusesIdsOutsideTheVocabularyAndTheMask) {
   EXPECT_EQ(refusal_of({1, -1}, {}), "prompt id -1 at index 1 is outside the vocabulary [0, 16)");
   EXPECT_EQ(refusal_of({16}, {}), "prompt id 16 at index 0 is outside the vocabulary [0, 16)");
   EXPECT_EQ(refusal_of({1, 2, mask_id}, {}),
-            "prompt id 15 at index 2 is the mask token; a prompt holds given tokens only");
+            "prompt id 15 at index 2 is the mask token; a prompt holds given tokens only, infill fills gaps");
 }
 
 TEST(Engine, RefusesMoreThanTheModelsContext) {
@@ -90,7 +90,7 @@ TEST(Engine, RefusesOptionsThatTheModelCannotHonour) {
   EXPECT_EQ(refusal_of({}, {.stop_token_ids = Ids{mask_id}}),
             "stop_token_ids holds 15; expected ids in [0, 16) other than the mask token");
   EXPECT_EQ(refusal_of({}, {.threshold = 0.5, .remasking = Remasking::entropy}),
-            "remasking 'entropy' goes by a schedule; expected neither threshold nor factor");
+            "remasking 'entropy' goes by a schedule; expected neither threshold nor factor nor frechet");
   EXPECT_EQ(refusal_of({}, {.steps = 2, .steps_per_block = 2}),
             "steps and steps_per_block are both given; expected one of them");
 }

@@ -71,7 +71,6 @@ class _Decoder:
     ) -> None:
         self.forward, self.config, self.facts = forward, config, facts
         self.trace = Trace()
-        self.cache = "dual" if config.cache == "auto" else config.cache
         self.causal = facts.attention == "block_causal"
         self.length = config.block_length or facts.block_length or 32
         self.sub_length = self.length
@@ -84,6 +83,11 @@ class _Decoder:
         masks = np.full(self.end - self.start, facts.mask_token_id)
         self.canvas = np.concatenate([np.asarray(prompt, np.int64), masks])
         self.confidences = np.ones(len(self.canvas))
+        self.cache = config.cache
+        if self.cache == "auto":  # a refresh should leave more to compute than the block's own rows
+            block = min(self.length, self.end - self.start)
+            outside = len(self.canvas) - block
+            self.cache = "none" if not self.causal and outside * 4 <= block else "dual"
         self.stops: list[int] = []
         if not config.ignore_eos:
             named = config.stop_token_ids

@@ -58,7 +58,7 @@ TEST(Engine, RefusesIdsOutsideTheVocabularyAndTheMask) {
   EXPECT_EQ(refusal_of({1, -1}, {}), "prompt id -1 at index 1 is outside the vocabulary [0, 16)");
   EXPECT_EQ(refusal_of({16}, {}), "prompt id 16 at index 0 is outside the vocabulary [0, 16)");
   EXPECT_EQ(refusal_of({1, 2, mask_id}, {}),
-            "prompt id 15 at index 2 is the mask token; a prompt holds given tokens only");
+            "prompt id 15 at index 2 is the mask token; a prompt holds given tokens only, infill fills gaps");
 }
 
 TEST(Engine, RefusesMoreThanTheModelsContext) {

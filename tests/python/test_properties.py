@@ -58,7 +58,7 @@ others = st.fixed_dictionaries(
     {
         "max_new_tokens": st.integers(1, 70),
         "block_length": st.integers(1, 40),
-        "cache": st.sampled_from(["none", "prefix", "dual"]),
+        "cache": st.sampled_from(["none", "prefix", "dual", "auto"]),
         "remasking": st.sampled_from(
             ["low_confidence"] * 3 + ["random", "margin", "entropy", "sequential", "origin"]
         ),
@@ -115,7 +115,7 @@ class Pair:
         block = fields.get("block_length") or self.facts.block_length or 0
         inner = fields.get("sub_block_length") or self.facts.sub_block_length or block
         causal = self.facts.attention == "block_causal"
-        return causal and fields["cache"] == "dual" and inner < block
+        return causal and fields["cache"] in ("dual", "auto") and inner < block
 
     def compare(self, prompt: list[int], fields: dict[str, Any]) -> fastdllm.GenerationResult:
         commits: list[tuple[list[int], list[int]]] = []

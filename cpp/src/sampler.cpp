@@ -74,7 +74,7 @@ Proposals Sampler::propose(const Predictions& predictions, std::span<const std::
   const std::size_t count = positions.size();
   for (std::size_t i = 0; i < count; ++i) {
     const NoiseKey key{config_.seed, positions[i], step};
-    const Proposal proposal = wanted_.logits ? from_logits(predictions.logits, i, count, key)
+    const Proposal proposal = wanted_.logits ? from_logits(predictions, i, key)
                                              : from_graph(predictions, i);
     check(positions[i], step, proposal.token_id, proposal.confidence);
     token_ids_[i] = proposal.token_id;
@@ -86,13 +86,13 @@ Proposals Sampler::propose(const Predictions& predictions, std::span<const std::
           std::span(scores_).first(count), std::span(entropies_).first(count)};
 }
 
-Proposal Sampler::from_logits(std::span<const float> logits, std::size_t row, std::size_t rows,
+Proposal Sampler::from_logits(const Predictions& predictions, std::size_t row,
                               const NoiseKey& key) {
   const auto vocab_size = static_cast<std::size_t>(vocab_size_);
-  const std::span<const float> own = logits.subspan(row * vocab_size, vocab_size);
+  const std::span<const float> own = predictions.logits.subspan(row * vocab_size, vocab_size);
   if (row_.empty()) return token_sampler_.propose(own, key);
   if (config_.cfg_scale > 0.0) {
-    guide(own, logits.subspan((rows + row) * vocab_size, vocab_size));
+    guide(own, predictions.logits.subspan((predictions.stride + row) * vocab_size, vocab_size));
   } else {
     std::copy(own.begin(), own.end(), row_.begin());
   }

@@ -41,8 +41,8 @@ class Sampler {
   void guide(std::span<const float> conditional, std::span<const float> unconditional);
   /// logit_bias, rounded once, and banned_token_ids.
   void bias();
-  [[nodiscard]] Proposal from_logits(std::span<const float> logits, std::size_t row,
-                                     std::size_t rows, const NoiseKey& key);
+  [[nodiscard]] Proposal from_logits(const Predictions& predictions, std::size_t row,
+                                     const NoiseKey& key);
   [[nodiscard]] static Proposal from_graph(const Predictions& predictions, std::size_t row);
   [[nodiscard]] double score(const Proposal& proposal, const NoiseKey& key) const;
   void check(std::int64_t position, std::int64_t step, std::int64_t token_id,

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <latch>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -167,14 +168,19 @@ TEST(Scheduler, ALongRequestIsNotStarvedByShortOnes) {
 TEST(Scheduler, CancellingEndsARequestBetweenTwoPassesOrBeforeItsFirst) {
   Scripted s({.max_batch = 1});
   Request first, waiting;
+  std::latch assigned(1);
   first = s.engine.submit(prompt(3), {.max_new_tokens = 40}, [&](const CommitEvent& event) {
-    if (event.step == 0) waiting = s.engine.submit(prompt(3), {.max_new_tokens = 4});
+    if (event.step == 0) {
+      assigned.wait();
+      waiting = s.engine.submit(prompt(3), {.max_new_tokens = 4});
+    }
     if (event.step == 2) {
       waiting.cancel();
       first.cancel();
     }
     return true;
   });
+  assigned.count_down();
   const GenerationResult result = first.result();
   EXPECT_EQ(result.finish_reason, FinishReason::abort);
   EXPECT_EQ(result.token_ids, expected(3, 3));
@@ -212,14 +218,14 @@ TEST(Scheduler, TheMemoryBudgetDecidesHowManyRunAtOnce) {
   const GenerationConfig config{.max_new_tokens = 36, .block_length = 8, .threshold = 0.9};
   for (const auto& [budget, most] : {std::pair{80, 1}, std::pair{160, 2}}) {
     Scripted s({.cache_bytes = budget * row_bytes});
-    std::vector<Request> requests;
+    std::vector<Request> others;
+    const Request first = s.engine.submit(prompt(4), config, at_first_commit([&] {
+                                            for (int i = 0; i < 3; ++i)
+                                              others.push_back(s.engine.submit(prompt(4), config));
+                                          }));
+    EXPECT_EQ(first.result().token_ids.size(), 36U);
+    for (const Request& request : others) EXPECT_EQ(request.result().token_ids.size(), 36U);
     std::int64_t largest = 0;
-    requests.push_back(s.engine.submit(prompt(4), config, at_first_commit([&] {
-                                         for (int i = 0; i < 3; ++i)
-                                           requests.push_back(s.engine.submit(prompt(4), config));
-                                       })));
-    EXPECT_EQ(requests[0].result().token_ids.size(), 36U);
-    for (const Request& request : requests) EXPECT_EQ(request.result().token_ids.size(), 36U);
     for (const RecordedPass& pass : s.session->passes) largest = std::max(largest, pass.batch);
     EXPECT_EQ(largest, most);
   }

@@ -26,7 +26,8 @@ from fastdllm.engine import Engine
 from fastdllm.version import __version__
 
 if TYPE_CHECKING:
-    from fastdllm.llm import LLM, Completion
+    from fastdllm.answer import Completion, StreamEvent
+    from fastdllm.llm import LLM
 
 __all__ = [
     "LLM",
@@ -43,6 +44,7 @@ __all__ = [
     "NumericError",
     "PackageError",
     "PackageInfo",
+    "StreamEvent",
     "__version__",
     "capabilities",
 ]
@@ -53,8 +55,8 @@ del _error
 
 
 def __getattr__(name: str) -> Any:
-    """Load LLM and Completion, which need tokenizers and jinja2, when first asked for."""
-    if name in ("LLM", "Completion"):
+    """Load what needs tokenizers and jinja2 when first asked for."""
+    if name in ("LLM", "Completion", "StreamEvent"):
         from fastdllm import llm
 
         return getattr(llm, name)

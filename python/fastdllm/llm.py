@@ -106,7 +106,7 @@ class LLM:
         raw: bool = False,
     ) -> Completion: ...
 
-    @overload  # a str is a prompt, although it is a sequence of str
+    @overload
     def generate(
         self,
         prompt: Sequence[Prompt],

@@ -9,13 +9,17 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fastdllm._core import Error, GenerationConfig, precisions
 from fastdllm.version import __version__
+
+if TYPE_CHECKING:
+    from fastdllm.answer import Completion
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,9 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     engine.add_argument("--json", action="store_true", help="print one JSON object")
     engine.set_defaults(run=_build_engine)
 
-    generate = _package_command(commands, "generate", "answer a prompt")
+    generate = _package_command(commands, "generate", "answer prompts")
     generate.add_argument(
-        "--prompt", default="-", help="the question; - (the default) reads standard input"
+        "--prompt",
+        action="append",
+        help="the question; - (the default) reads standard input; may come again: answered together"
+        ", in order, with --json a line each",
     )
     generate.add_argument(
         "--raw", action="store_true", help="take the prompt as it stands, without chat template"
@@ -105,6 +112,14 @@ def _parser() -> argparse.ArgumentParser:
         "--stream",
         action="store_true",
         help="print text as it becomes final (default on a terminal)",
+    )
+    generate.add_argument(
+        "--stop", action="append", metavar="TEXT", help="end the answer before it; may come again"
+    )
+    generate.add_argument(
+        "--infill",
+        metavar="TEXT",
+        help="fill the gaps of a text: {4} is one of 4 tokens; --prompt stands before it, if given",
     )
     _add_config(generate)
     generate.set_defaults(run=_generate)
@@ -176,8 +191,8 @@ def _config(options: argparse.Namespace) -> GenerationConfig:
     return GenerationConfig(**fields)
 
 
-def _print_json(content: object) -> None:
-    print(json.dumps(content, indent=1))
+def _print_json(content: object, indent: int | None = 1) -> None:
+    print(json.dumps(content, indent=indent))
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -248,29 +263,41 @@ def _generate(options: argparse.Namespace) -> int:
     from fastdllm.llm import LLM
 
     config = _config(options)
+    prompts = options.prompt or ([] if options.infill is not None else ["-"])
+    streams = not options.json and (options.stream or _is_terminal(sys.stdout))
+    if options.infill is not None and (len(prompts) > 1 or options.stop or options.stream):
+        raise Error("--infill takes one --prompt at most, and neither --stop nor --stream")
+    if options.stream and len(prompts) > 1:
+        raise Error(f"--stream takes one --prompt; found {len(prompts)}")
     llm = LLM(options.package, threads=options.threads)
-    prompt = _read_prompt(options.prompt)
-    if not options.json and (options.stream or _is_terminal(sys.stdout)):
-        for piece in llm.stream(prompt, config, raw=options.raw):
+    prompts = [_read_prompt(prompt) for prompt in prompts]
+    if options.infill is not None:
+        gaps = enumerate(re.split(r"\{(\d+)\}", _read_prompt(options.infill)))
+        parts = [int(part) if i % 2 else part for i, part in gaps if part]
+        answers = [llm.infill(parts, config, prompt=(prompts or [None])[0], raw=options.raw)]
+    elif streams and len(prompts) == 1:
+        for piece in llm.stream(prompts[0], config, stop=options.stop, raw=options.raw):
             print(piece, end="", flush=True)
         print()
         return 0
-    answer = llm.generate(prompt, config, raw=options.raw)
-    if not options.json:
-        print(answer.text)
-        return 0
-    _print_json(
-        {
-            "text": answer.text,
-            "token_ids": answer.token_ids.tolist(),
-            "finish_reason": answer.finish_reason,
-            "num_passes": answer.num_passes,
-            "prompt_tokens": answer.prompt_tokens,
-            "stats": answer.stats.to_dict(),
-            "config": config.to_dict(),
-        }
-    )
+    else:
+        answers = llm.generate(prompts, config, stop=options.stop, raw=options.raw)
+    for number, answer in enumerate(answers):
+        if options.json:
+            _print_json(_facts(answer, config), indent=1 if len(answers) == 1 else None)
+        else:
+            print("\n" * (number > 0) + answer.text)
     return 0
+
+
+def _facts(answer: Completion, config: GenerationConfig) -> dict[str, Any]:
+    facts = {field.name: getattr(answer, field.name) for field in dataclasses.fields(answer)}
+    return facts | {
+        "token_ids": answer.token_ids.tolist(),
+        "logprobs": answer.logprobs.tolist(),
+        "stats": answer.stats.to_dict(),
+        "config": config.to_dict(),
+    }
 
 
 def _show(facts: dict[str, Any]) -> None:

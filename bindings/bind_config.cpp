@@ -75,6 +75,44 @@ bool set_stop_token_ids(Config& config, nb::handle value) {
   return true;
 }
 
+bool set_banned_token_ids(Config& config, nb::handle value) {
+  if (PySequence_Check(value.ptr()) == 0 || nb::isinstance<nb::str>(value)) return false;
+  config.banned_token_ids = ids_from(value, "banned_token_ids");
+  return true;
+}
+
+nb::object get_logit_bias(const Config& config) {
+  nb::dict biases;
+  for (const auto& [id, bias] : config.logit_bias) biases[nb::int_(id)] = bias;
+  return biases;
+}
+
+// Ascending ids, so that equal mappings are equal options. Ids as decimal strings come from JSON.
+bool set_logit_bias(Config& config, nb::handle value) {
+  if (PyMapping_Check(value.ptr()) == 0 || !nb::hasattr(value, "keys")) return false;
+  nb::dict given;
+  given.update(value);
+  std::vector<double> biases;
+  nb::list ids;
+  for (const auto& [key, bias] : given) {
+    nb::object id = nb::borrow(key);
+    if (nb::isinstance<nb::str>(key)) {
+      id = nb::steal(PyNumber_Long(key.ptr()));
+      if (!id.is_valid()) PyErr_Clear();
+    }
+    if (!id.is_valid() || !nb::try_cast<double>(nb::borrow(bias), biases.emplace_back())) {
+      return false;
+    }
+    ids.append(id);
+  }
+  const std::vector<std::int32_t> tokens = ids_from(ids, "logit_bias");
+  std::vector<std::pair<std::int32_t, double>> pairs;
+  for (std::size_t i = 0; i < tokens.size(); ++i) pairs.emplace_back(tokens[i], biases[i]);
+  std::sort(pairs.begin(), pairs.end());
+  config.logit_bias = std::move(pairs);
+  return true;
+}
+
 template <auto member>
 constexpr Field field(const char* name, const char* type) {
   return {name, type, &get_value<member>, &set_value<member>};
@@ -88,13 +126,25 @@ constexpr std::array fields{
     field<&Config::steps_per_block>("steps_per_block", "int | None"),
     field<&Config::eps>("eps", "float | None"),
     field<&Config::threshold>("threshold", "float | None"),
+    field<&Config::threshold_decay>("threshold_decay", "float"),
     field<&Config::factor>("factor", "float | None"),
+    field<&Config::frechet>("frechet", "float | None"),
+    field<&Config::entropy_bound>("entropy_bound", "float | None"),
     Field{"cache", "str", &get_name<&Config::cache>, &set_name<&Config::cache, parse_cache_mode>},
+    field<&Config::suffix_window>("suffix_window", "int | None"),
+    field<&Config::refresh_interval>("refresh_interval", "int | None"),
+    field<&Config::deferred_window>("deferred_window", "int | None"),
+    field<&Config::refresh_tokens>("refresh_tokens", "int | None"),
     Field{"remasking", "str", &get_name<&Config::remasking>,
           &set_name<&Config::remasking, parse_remasking>},
     field<&Config::temperature>("temperature", "float"),
     field<&Config::top_p>("top_p", "float"),
     field<&Config::top_k>("top_k", "int"),
+    field<&Config::min_p>("min_p", "float"),
+    Field{"logit_bias", "collections.abc.Mapping[int, float] | collections.abc.Mapping[str, float]",
+          &get_logit_bias, &set_logit_bias},
+    Field{"banned_token_ids", "collections.abc.Sequence[int]",
+          &get_value<&Config::banned_token_ids>, &set_banned_token_ids},
     field<&Config::alg_temp>("alg_temp", "float"),
     field<&Config::cfg_scale>("cfg_scale", "float"),
     Field{"seed", "int", &get_value<&Config::seed>, &set_seed},
@@ -181,10 +231,19 @@ void bind_config(nb::module_& m) {
       "pass. steps_per_block: instead of steps; a threshold then commits at least its share.\n"
       "eps: in (0, 1), the schedule follows time steps from 1 to eps.\n"
       "threshold: commit every position at least this confident, in (0, 1]; `steps` is then\n"
-      "ignored. factor: the factor rule of Fast-dLLM, > 0; wins over threshold and steps.\n"
-      "cache: 'none', 'prefix' or 'dual'. remasking, what ranks positions: 'low_confidence',\n"
-      "'random', 'margin', 'entropy', 'sequential' or 'origin'.\n"
-      "temperature: >= 0, 0 = arg-max. top_p: in (0, 1]. top_k: >= 0, 0 = all tokens.\n"
+      "ignored. threshold_decay: in [0, 1], how much of it is gone when a block is filled.\n"
+      "factor: the factor rule of Fast-dLLM, > 0; wins over threshold and steps. frechet: the\n"
+      "Frechet profile's margin, in [0, 1). entropy_bound: nats, >= 0. The latter two stand "
+      "alone.\n"
+      "cache: 'auto', 'none', 'prefix' or 'dual'. suffix_window: mask tokens behind the block "
+      "that\n"
+      "a step attends to, >= 0. refresh_interval, refresh_tokens: passes, committed tokens from\n"
+      "refresh to refresh, >= 1. deferred_window: positions of a window instead of blocks, >= 1.\n"
+      "remasking, what ranks positions: 'low_confidence', 'random', 'margin', 'entropy',\n"
+      "'sequential' or 'origin'.\n"
+      "temperature: >= 0, 0 = arg-max. top_p: in (0, 1]. top_k: >= 0, 0 = all tokens. min_p: in\n"
+      "[0, 1), drops tokens less than this times as probable as the best. logit_bias: finite\n"
+      "numbers added to the logits, by token id. banned_token_ids: never proposed.\n"
       "alg_temp: >= 0, temperature of the choice among positions. cfg_scale: >= 0, 0 = no\n"
       "classifier-free guidance. seed: of the noise, in [0, 2**64).\n"
       "editing_threshold: in [0, 1], overwrite committed tokens of the block; max_post_steps:\n"

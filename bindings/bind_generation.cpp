@@ -73,6 +73,10 @@ void bind_result(nb::module_& m) {
           "token_ids", [](const GenerationResult& r) { return array_of(r.token_ids); },
           nb::rv_policy::reference_internal,
           "int32 [n] new tokens, a read-only view; never a mask token.")
+      .def_prop_ro(
+          "logprobs", [](const GenerationResult& r) { return array_of(r.logprobs); },
+          nb::rv_policy::reference_internal,
+          "float64 [n] natural logarithm of each token's confidence when it was committed.")
       .def_ro("num_passes", &GenerationResult::num_passes, "Graph runs (the papers' NFE).")
       .def_prop_ro(
           "finish_reason",

@@ -13,8 +13,8 @@ namespace fastdllm {
 
 class Answer {
  public:
-  /// All arguments are borrowed. stop_ids: where config does not ignore them.
-  Answer(Canvas& canvas, const GenerationConfig& config, std::span<const std::int32_t> stop_ids,
+  /// All references are borrowed. stop_ids: tokens that end the answer.
+  Answer(Canvas& canvas, const GenerationConfig& config, std::vector<std::int32_t> stop_ids,
          const CommitCallback& on_commit);
 
   /// Begins a pass: nothing is committed by it yet.
@@ -30,19 +30,25 @@ class Answer {
   [[nodiscard]] std::optional<FinishReason> ended_by_tokens();
   [[nodiscard]] std::optional<FinishReason> ended_by_block(const BlockRange& block);
 
+  /// Whether this token ends the answer.
+  [[nodiscard]] bool stops_at(std::int32_t token_id) const noexcept;
+
   /// The result's tokens, for the reason that ended the generation.
   [[nodiscard]] std::span<const std::int32_t> token_ids(FinishReason reason) const;
+  /// Natural logarithms of the confidences with which the first `count` new tokens were committed.
+  [[nodiscard]] std::vector<double> logprobs(std::size_t count) const;
 
  private:
   [[nodiscard]] bool holds_stop_token() const;
 
   Canvas& canvas_;
   const GenerationConfig& config_;
-  std::span<const std::int32_t> stop_ids_;
+  std::vector<std::int32_t> stop_ids_;
   const CommitCallback& on_commit_;
   std::int64_t filled_blocks_end_ = 0;               // of the new tokens; all before it are final
   std::vector<std::int32_t> positions_, token_ids_;  // committed by the last pass
   std::vector<double> confidences_;
+  std::vector<double> committed_;  // confidence of each new token at its latest commit
 };
 
 }  // namespace fastdllm

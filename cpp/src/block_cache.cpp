@@ -10,21 +10,19 @@ constexpr std::int64_t alignment = 64;
 
 }  // namespace
 
-BlockCache::BlockCache(Session& session, const PackageInfo& package)
+BlockCache::BlockCache(Session& session, const PackageInfo& package, std::int64_t batch,
+                       std::uint64_t& clock)
     : session_(&session),
       type_(package.cache_type),
       num_tensors_(2 * package.num_layers),
       num_kv_heads_(package.num_kv_heads),
       head_dim_(package.head_dim),
-      nothing_(session.allocate_cache(0)) {}
+      batch_(batch),
+      nothing_(session.allocate_cache(0)),
+      clock_(&clock),
+      version_(++clock) {}
 
-void BlockCache::set_batch(std::int64_t batch) {
-  if (batch == batch_) return;
-  batch_ = batch;
-  for (Store& store : stores_) store = {};
-}
-
-void BlockCache::refresh(std::int64_t capacity, std::int64_t length) {
+void BlockCache::refresh(std::int64_t capacity, std::int64_t length, std::int64_t visible) {
   Store& store = stores_[1 - committed_];
   if (length > store.capacity) {
     store = {};  // the old rows are gone anyway: never hold both
@@ -33,23 +31,54 @@ void BlockCache::refresh(std::int64_t capacity, std::int64_t length) {
     store.capacity = std::max(capacity, length);
   }
   store.length = length;
+  store.visible = visible;
+  version_ = ++*clock_;
 }
 
-void BlockCache::commit() noexcept {
-  stores_[committed_].length = 0;
+void BlockCache::drop_refreshed() noexcept {
+  Store& store = stores_[1 - committed_];
+  store.length = store.visible = 0;
+}
+
+void BlockCache::commit(std::span<const std::int32_t> ids) {
+  committed_ids_.assign(ids.begin(), ids.end());
   committed_ = 1 - committed_;
+  drop_refreshed();
+  version_ = ++*clock_;
 }
 
-TensorView BlockCache::view(std::size_t index, std::int64_t tensor) {
-  Store& store = stores_[index];
-  if (store.length == 0) return nothing();
+void BlockCache::drop_committed(std::int64_t block_length) noexcept {
+  Store& store = stores_[committed_];
+  store.length = store.visible = 0;
+  committed_ids_.clear();
+  committed_block_length_ = block_length;
+}
+
+std::int64_t BlockCache::reusable_rows(std::span<const std::int32_t> ids,
+                                       std::int64_t block_length) const noexcept {
+  if (block_length != committed_block_length_) return 0;
+  const auto differing =
+      std::mismatch(committed_ids_.begin(), committed_ids_.end(), ids.begin(), ids.end()).first;
+  return (differing - committed_ids_.begin()) / block_length * block_length;
+}
+
+std::int64_t BlockCache::length(Past past) const noexcept {
+  if (past == Past::none) return 0;
+  return stores_[past == Past::committed ? committed_ : 1 - committed_].length;
+}
+
+std::int64_t BlockCache::visible(Past past) const noexcept {
+  if (past == Past::none) return 0;
+  return stores_[past == Past::committed ? committed_ : 1 - committed_].visible;
+}
+
+TensorView BlockCache::view(Past past, std::int64_t tensor) noexcept {
+  const std::int64_t rows = length(past);
+  if (rows == 0) return {type_, Shape{batch_, num_kv_heads_, 0, head_dim_}, nothing_->data()};
+  Store& store = stores_[past == Past::committed ? committed_ : 1 - committed_];
   auto* base = static_cast<std::byte*>(store.memory->data());
-  return {type_, Shape{batch_, num_kv_heads_, store.length, head_dim_},
+  return {type_, Shape{batch_, num_kv_heads_, rows, head_dim_},
           base + tensor * tensor_bytes(store.capacity)};
-}
-
-TensorView BlockCache::nothing() noexcept {
-  return {type_, Shape{batch_, num_kv_heads_, 0, head_dim_}, nothing_->data()};
 }
 
 std::int64_t BlockCache::tensor_bytes(std::int64_t capacity) const noexcept {

@@ -25,19 +25,37 @@ Canvas::Canvas(std::span<const std::int32_t> prompt, std::int64_t new_tokens,
                const BlockLayout& layout, std::int32_t mask_token_id)
     : ids_(prompt.begin(), prompt.end()),
       prompt_length_(std::ssize(prompt)),
-      new_tokens_(new_tokens),
+      answer_start_(prompt_length_),
+      answer_length_(new_tokens),
       layout_(layout),
-      first_block_(prompt_length_),
       mask_token_id_(mask_token_id) {
-  std::int64_t length = prompt_length_ + new_tokens;
+  ids_.resize(static_cast<std::size_t>(prompt_length_ + new_tokens), mask_token_id);
+  lay_out();
+}
+
+Canvas::Canvas(std::span<const std::int32_t> ids, const BlockLayout& layout,
+               std::int32_t mask_token_id)
+    : ids_(ids.begin(), ids.end()),
+      prompt_length_(std::find(ids.begin(), ids.end(), mask_token_id) - ids.begin()),
+      answer_start_(0),
+      answer_length_(std::ssize(ids)),
+      layout_(layout),
+      mask_token_id_(mask_token_id) {
+  lay_out();
+}
+
+void Canvas::lay_out() {
+  first_block_ = prompt_length_;
   if (layout_.absolute) {
     first_block_ = prompt_length_ / layout_.block_length * layout_.block_length;
-    length = round_up(length, layout_.block_length);
+    ids_.resize(static_cast<std::size_t>(round_up(length(), layout_.block_length)), mask_token_id_);
   } else {
-    layout_.block_length = std::min(layout_.block_length, new_tokens);
+    layout_.block_length = std::min(layout_.block_length, length() - prompt_length_);
   }
   layout_.sub_block_length = std::min(layout_.sub_block_length, layout_.block_length);
-  ids_.resize(static_cast<std::size_t>(length), mask_token_id);
+  given_.resize(ids_.size());
+  std::transform(ids_.begin(), ids_.end(), given_.begin(),
+                 [&](std::int32_t id) { return id == mask_token_id_ ? 0 : 1; });
   positions_.reserve(static_cast<std::size_t>(layout_.block_length));
 }
 
@@ -69,14 +87,14 @@ std::span<const std::int64_t> Canvas::masked(const BlockRange& range) {
 
 std::span<const std::int64_t> Canvas::generated(const BlockRange& range) {
   positions_.clear();
-  for (std::int64_t i = std::max(range.start, prompt_length_); i < range.end; ++i) {
-    positions_.push_back(i);
+  for (std::int64_t i = range.start; i < range.end; ++i) {
+    if (given_[static_cast<std::size_t>(i)] == 0) positions_.push_back(i);
   }
   return positions_;
 }
 
 std::int64_t Canvas::stopped_length(std::span<const std::int32_t> stop_ids) const noexcept {
-  const std::span<const std::int32_t> ids = new_ids();
+  const std::span<const std::int32_t> ids = answer();
   for (std::size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] == mask_token_id_) return 0;
     if (std::find(stop_ids.begin(), stop_ids.end(), ids[i]) != stop_ids.end()) {
@@ -87,7 +105,7 @@ std::int64_t Canvas::stopped_length(std::span<const std::int32_t> stop_ids) cons
 }
 
 std::int64_t Canvas::filled_length() const noexcept {
-  const std::span<const std::int32_t> ids = new_ids();
+  const std::span<const std::int32_t> ids = answer();
   return std::find(ids.begin(), ids.end(), mask_token_id_) - ids.begin();
 }
 

@@ -1,4 +1,4 @@
-// The token row a request works on: the prompt, then the new tokens, masked until committed.
+// The token row a request works on: given tokens, and masked ones until they are committed.
 #pragma once
 
 #include <cstdint>
@@ -32,16 +32,25 @@ struct BlockLayout {
 
 class Canvas {
  public:
+  /// A prompt, then new tokens.
   Canvas(std::span<const std::int32_t> prompt, std::int64_t new_tokens, const BlockLayout& layout,
          std::int32_t mask_token_id);
+  /// Given tokens with masked gaps, at least one, between them (infilling). The whole canvas is the
+  /// answer; blocks count from the first gap.
+  Canvas(std::span<const std::int32_t> ids, const BlockLayout& layout, std::int32_t mask_token_id);
 
   [[nodiscard]] std::int64_t length() const noexcept { return std::ssize(ids_); }
-  [[nodiscard]] std::int64_t prompt_length() const noexcept { return prompt_length_; }
   [[nodiscard]] std::span<const std::int32_t> ids() const noexcept { return ids_; }
-  /// The new tokens asked for.
-  [[nodiscard]] std::span<const std::int32_t> new_ids() const noexcept {
-    return std::span(ids_).subspan(static_cast<std::size_t>(prompt_length_),
-                                   static_cast<std::size_t>(new_tokens_));
+  /// Length of the tokens before the first masked one.
+  [[nodiscard]] std::int64_t prompt_length() const noexcept { return prompt_length_; }
+  /// Per position whether its token was given: 1, else 0.
+  [[nodiscard]] std::span<const std::uint8_t> given() const noexcept { return given_; }
+  /// Where the answer starts: behind the prompt; infilling: at 0.
+  [[nodiscard]] std::int64_t answer_start() const noexcept { return answer_start_; }
+  /// The answer: the new tokens asked for; infilling: everything.
+  [[nodiscard]] std::span<const std::int32_t> answer() const noexcept {
+    return std::span(ids_).subspan(static_cast<std::size_t>(answer_start_),
+                                   static_cast<std::size_t>(answer_length_));
   }
 
   [[nodiscard]] std::int64_t num_blocks() const noexcept;
@@ -54,7 +63,7 @@ class Canvas {
   }
   /// Masked positions of the range, ascending, absolute. Borrowed, valid until the next call.
   [[nodiscard]] std::span<const std::int64_t> masked(const BlockRange& range);
-  /// Positions of the range behind the prompt, likewise.
+  /// Positions of the range that were not given, likewise.
   [[nodiscard]] std::span<const std::int64_t> generated(const BlockRange& range);
 
   /// Fills a position, or fills it anew; the id is no mask token.
@@ -62,19 +71,23 @@ class Canvas {
     ids_[static_cast<std::size_t>(position)] = token_id;
   }
 
-  /// Length of the new tokens up to and with the first of `stop_ids` when every position before it
-  /// is filled, else 0.
+  /// Length of the answer up to and with the first of `stop_ids` when every position before it is
+  /// filled, else 0.
   [[nodiscard]] std::int64_t stopped_length(std::span<const std::int32_t> stop_ids) const noexcept;
-  /// Length of the new tokens before the first masked one.
+  /// Length of the answer before its first masked position.
   [[nodiscard]] std::int64_t filled_length() const noexcept;
 
  private:
+  void lay_out();
+
   std::vector<std::int32_t> ids_;
+  std::vector<std::uint8_t> given_;
   std::vector<std::int64_t> positions_;
   std::int64_t prompt_length_;
-  std::int64_t new_tokens_;
+  std::int64_t answer_start_;
+  std::int64_t answer_length_;
   BlockLayout layout_;
-  std::int64_t first_block_;  // where block 0 starts
+  std::int64_t first_block_ = 0;  // where block 0 starts
   std::int32_t mask_token_id_;
 };
 

@@ -187,7 +187,7 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
   state_->model.begin({.canvas_length = length,
                        .max_logit_rows = std::ssize(positions),
                        .cache_rows = 0,
-                       .wanted = Wanted::logits});
+                       .wanted = {.logits = true}});
   const Predictions predictions = state_->model.run(pass, ids);
   return {predictions.logits.begin(), predictions.logits.end()};
 }

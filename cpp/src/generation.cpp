@@ -1,5 +1,6 @@
 #include "fastdllm/generation.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 #include <string>
@@ -48,6 +49,55 @@ bool ranks_by_probability(Remasking remasking) {
          remasking == Remasking::margin;
 }
 
+// Of these rules one decides how many positions a pass commits; the older two may stand together.
+void require_one_rule(const GenerationConfig& config) {
+  const bool older = config.threshold || config.factor;
+  if (config.frechet && (older || config.entropy_bound)) {
+    reject(
+        "frechet is given beside another rule; expected one of threshold, factor, frechet, "
+        "entropy_bound");
+  }
+  if (config.entropy_bound && older) {
+    reject(
+        "entropy_bound is given beside another rule; expected one of threshold, factor, "
+        "frechet, entropy_bound");
+  }
+  if ((older || config.frechet) && !ranks_by_probability(config.remasking)) {
+    reject(concat("remasking '", name_of(config.remasking),
+                  "' goes by a schedule; expected neither threshold nor factor nor frechet"));
+  }
+  if (config.entropy_bound && config.remasking == Remasking::origin) {
+    reject("remasking 'origin' goes by a schedule; expected no entropy_bound");
+  }
+}
+
+void require_in_0_to_1(std::string_view option, double value) {
+  if (!(value >= 0.0 && value <= 1.0)) {
+    reject(concat(option, " is ", value, "; expected a number in [0, 1]"));
+  }
+}
+
+void require_id(std::string_view option, std::int32_t id) {
+  if (id < 0) reject(concat(option, " holds token ", id, "; expected ids of at least 0"));
+}
+
+void require_biases(const GenerationConfig& config) {
+  std::vector<std::int32_t> ids;
+  for (const auto& [id, bias] : config.logit_bias) {
+    require_id("logit_bias", id);
+    if (!std::isfinite(bias)) {
+      reject(concat("logit_bias of token ", id, " is ", bias, "; expected a finite number"));
+    }
+    ids.push_back(id);
+  }
+  std::sort(ids.begin(), ids.end());
+  const auto twice = std::adjacent_find(ids.begin(), ids.end());
+  if (twice != ids.end()) {
+    reject(concat("logit_bias names token ", *twice, " twice; expected each id once"));
+  }
+  for (const std::int32_t id : config.banned_token_ids) require_id("banned_token_ids", id);
+}
+
 void require_not_negative(std::string_view option, double value) {
   if (!std::isfinite(value) || value < 0.0) {
     reject(concat(option, " is ", value, "; expected a finite number >= 0"));
@@ -61,6 +111,7 @@ std::string_view name_of(CacheMode mode) noexcept {
     case CacheMode::none: return "none";
     case CacheMode::prefix: return "prefix";
     case CacheMode::dual: return "dual";
+    case CacheMode::automatic: return "auto";
   }
   return "unknown";
 }
@@ -95,7 +146,8 @@ std::string_view name_of(FinishReason reason) noexcept {
 }
 
 CacheMode parse_cache_mode(std::string_view name) {
-  return parse("cache", name, {CacheMode::none, CacheMode::prefix, CacheMode::dual});
+  using enum CacheMode;
+  return parse("cache", name, {none, prefix, dual, automatic});
 }
 
 Remasking parse_remasking(std::string_view name) {
@@ -125,24 +177,37 @@ void validate(const GenerationConfig& config) {
   if (config.factor && !(std::isfinite(*config.factor) && *config.factor > 0.0)) {
     reject(concat("factor is ", *config.factor, "; expected a finite number > 0"));
   }
-  if ((config.threshold || config.factor) && !ranks_by_probability(config.remasking)) {
-    reject(concat("remasking '", name_of(config.remasking),
-                  "' goes by a schedule; expected neither threshold nor factor"));
+  require_in_0_to_1("threshold_decay", config.threshold_decay);
+  if (config.threshold_decay > 0.0 && !config.threshold) {
+    reject(concat("threshold_decay is ", config.threshold_decay, "; it needs a threshold"));
   }
+  if (config.frechet && !(*config.frechet >= 0.0 && *config.frechet < 1.0)) {
+    reject(concat("frechet is ", *config.frechet, "; expected a number in [0, 1)"));
+  }
+  if (config.entropy_bound) require_not_negative("entropy_bound", *config.entropy_bound);
+  require_one_rule(config);
+  if (config.suffix_window && *config.suffix_window < 0) {
+    reject(concat("suffix_window is ", *config.suffix_window, "; expected at least 0"));
+  }
+  require_optional("refresh_interval", config.refresh_interval);
+  require_optional("deferred_window", config.deferred_window);
+  require_optional("refresh_tokens", config.refresh_tokens);
   require_not_negative("temperature", config.temperature);
   if (!(config.top_p > 0.0 && config.top_p <= 1.0)) {
     reject(concat("top_p is ", config.top_p, "; expected a number in (0, 1]"));
   }
   if (config.top_k < 0) reject(concat("top_k is ", config.top_k, "; expected at least 0"));
+  if (!(config.min_p >= 0.0 && config.min_p < 1.0)) {
+    reject(concat("min_p is ", config.min_p, "; expected a number in [0, 1)"));
+  }
+  require_biases(config);
   require_not_negative("alg_temp", config.alg_temp);
   require_not_negative("cfg_scale", config.cfg_scale);
   if (config.cfg_scale > largest_cfg_scale) {
     reject(concat("cfg_scale is ", config.cfg_scale, "; expected at most ", largest_cfg_scale));
   }
-  if (config.editing_threshold &&
-      !(*config.editing_threshold >= 0.0 && *config.editing_threshold <= 1.0)) {
-    reject(concat("editing_threshold is ", *config.editing_threshold,
-                  "; expected a number in [0, 1]"));
+  if (config.editing_threshold) {
+    require_in_0_to_1("editing_threshold", *config.editing_threshold);
   }
   if (config.max_post_steps < 0) {
     reject(concat("max_post_steps is ", config.max_post_steps, "; expected at least 0"));

@@ -42,6 +42,12 @@ std::size_t find(std::span<const TensorSpec> specs, std::string_view kind, std::
   return static_cast<std::size_t>(found - specs.begin());
 }
 
+// Memory is kept from run to run.
+template <typename T>
+void grow(std::vector<T>& values, std::size_t size) {
+  if (values.size() < size) values.resize(size);
+}
+
 template <typename T>
 TensorView view_of(ElementType type, std::vector<T>& data, Shape shape) {
   return {type, shape, data.data()};
@@ -50,7 +56,11 @@ TensorView view_of(ElementType type, std::vector<T>& data, Shape shape) {
 }  // namespace
 
 Model::Model(PackageInfo package, std::unique_ptr<Session> session)
-    : package_(std::move(package)), session_(std::move(session)), cache_(*session_, package_) {
+    : package_(std::move(package)),
+      session_(std::move(session)),
+      stack_(*session_, package_),
+      bound_inputs_(session_->inputs().size()),
+      bound_outputs_(session_->outputs().size()) {
   constexpr std::int64_t any = -1;
   tensors_.input_ids = find_input("input_ids", ElementType::int64, {any, any});
   tensors_.position_ids = find_input("position_ids", ElementType::int64, {any, any});
@@ -89,200 +99,195 @@ std::size_t Model::find_output(std::string_view name, ElementType type,
   return find(session_->outputs(), "output", name, type, shape);
 }
 
-std::int64_t Model::batch() const noexcept {
-  return request_.guided_prompt_length < 0 ? 1 : 2;
+bool Model::can_share(const Feed& a, const Feed& b) noexcept {
+  const Pass& p = *a.pass;
+  const Pass& q = *b.pass;
+  return p.present_length == 0 && q.present_length == 0 && a.cache->batch() == 1 &&
+         b.cache->batch() == 1 && p.rows.size() == q.rows.size() &&
+         a.cache->length(p.past) == b.cache->length(q.past) &&
+         (p.causal_block_length > 0) == (q.causal_block_length > 0) &&
+         a.wanted.logits == b.wanted.logits;
 }
 
-void Model::begin(const Request& request) {
-  if (request.guided_prompt_length >= 0 || request_.guided_prompt_length >= 0) {
-    drop_committed(0);  // a guided row's prompt is masked
+void Model::run(std::span<Feed* const> feeds) {
+  feeds_.assign(feeds.begin(), feeds.end());
+  batch_ = feeds_.size() > 1 ? std::ssize(feeds_) : feeds_[0]->cache->batch();
+  logit_rows_ = 0;
+  for (const Feed* feed : feeds_) {
+    logit_rows_ = std::max<std::int64_t>(logit_rows_, std::ssize(feed->pass->logit_rows));
   }
-  request_ = request;
-  graph_seconds_ = 0.0;
-  const auto rows = static_cast<std::size_t>(batch() * request.canvas_length);
-  const auto logit_rows = static_cast<std::size_t>(batch() * request.max_logit_rows);
-  const bool logits = request.wanted == Wanted::logits;
-  cache_.set_batch(batch());
-  input_ids_.resize(rows);
-  position_ids_.resize(rows);
-  everything_.assign(rows, 1);
-  logit_indices_.resize(logit_rows);
-  token_ids_.resize(logit_rows);
-  complement_.resize(logit_rows);
-  second_confidence_.resize(request.wanted == Wanted::margin ? logit_rows : 0);
-  entropy_.resize(request.wanted == Wanted::entropy ? logit_rows : 0);
-  logits_.resize(logits ? logit_rows * static_cast<std::size_t>(package_.vocab_size) : 0);
-  for (const std::size_t output : {tensors_.token_ids, tensors_.complement, tensors_.logits,
-                                   tensors_.second_confidence, tensors_.entropy}) {
-    session_->unbind_output(output);
-  }
-  for (const std::size_t output : tensors_.present) session_->unbind_output(output);
-  bound_past_ = nullptr;
-  present_bound_ = false;
-  bound_rows_ = {};
-  bound_mask_ = {};
-  session_->bind_input(tensors_.present_length, {ElementType::int64, Shape{1}, &present_length_});
-}
-
-Predictions Model::run(const Pass& pass, std::span<const std::int32_t> ids) {
-  bind_rows(pass, ids);
-  bind_logit_rows(pass);
-  bind_past(pass);
-  bind_present(pass);
+  bind_past();  // sets the order of the feeds
+  bind_rows();
+  bind_mask();
+  bind_logit_rows();
+  bind_present();
 
   const auto start = std::chrono::steady_clock::now();
   session_->run();
-  graph_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (pass.commit) commit(pass, ids);
-
-  const std::size_t count = static_cast<std::size_t>(batch()) * pass.logit_rows.size();
-  if (request_.wanted == Wanted::logits) {
-    const auto vocab_size = static_cast<std::size_t>(package_.vocab_size);
-    return {{}, {}, {}, {}, std::span(logits_).first(count * vocab_size)};
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  for (Feed* feed : feeds_) {
+    feed->seconds = seconds;
+    if (feed->pass->commit) {
+      feed->cache->commit(feed->ids.first(static_cast<std::size_t>(feed->pass->present_length)));
+    }
   }
-  const auto rows_of = [&](const std::vector<float>& values) {
-    return std::span(values).first(std::min(count, values.size()));
+  hand_out();
+}
+
+void Model::bind_input(std::size_t index, const TensorView& view) {
+  if (bound_inputs_[index] == view) return;  // same memory, new content
+  session_->bind_input(index, view);
+  bound_inputs_[index] = view;
+}
+
+void Model::bind_output(std::size_t index, const TensorView& view, bool wanted) {
+  if (!wanted) {
+    if (bound_outputs_[index]) session_->unbind_output(index);
+    bound_outputs_[index].reset();
+  } else if (bound_outputs_[index] != view) {
+    session_->bind_output(index, view);
+    bound_outputs_[index] = view;
+  }
+}
+
+void Model::bind_past() {
+  const auto bind = [&](auto view) {
+    for (std::size_t i = 0; i < tensors_.past.size(); ++i) {
+      bind_input(tensors_.past[i], view(static_cast<std::int64_t>(i)));
+    }
   };
-  return {std::span(token_ids_).first(count),
-          rows_of(complement_),
-          rows_of(second_confidence_),
-          rows_of(entropy_),
-          {}};
-}
-
-std::int64_t Model::past_length(const Pass& pass) const noexcept {
-  switch (pass.past) {
-    case Past::none: return 0;
-    case Past::committed: return cache_.committed_length();
-    case Past::refreshed: return cache_.refreshed_length();
+  if (feeds_.size() == 1) {
+    bind([&](std::int64_t tensor) { return feeds_[0]->cache->view(feeds_[0]->pass->past, tensor); });
+    return;
   }
-  return 0;
+  entries_.clear();
+  for (const Feed* feed : feeds_) entries_.push_back({feed->cache, feed->pass->past});
+  const std::span<const std::size_t> order = stack_.arrange(entries_);
+  unordered_ = feeds_;
+  for (std::size_t i = 0; i < feeds_.size(); ++i) {
+    feeds_[i] = unordered_[order[i]];
+    entries_[i] = {feeds_[i]->cache, feeds_[i]->pass->past};
+  }
+  stack_.gather(entries_);
+  bind([&](std::int64_t tensor) { return stack_.view(tensor); });
 }
 
-void Model::bind_rows(const Pass& pass, std::span<const std::int32_t> ids) {
-  const std::size_t rows = pass.rows.size();
-  const Shape shape{batch(), static_cast<std::int64_t>(rows)};
-  for (std::int64_t b = 0; b < batch(); ++b) {
-    const std::int64_t masked_before = b == 0 ? 0 : request_.guided_prompt_length;
-    std::int64_t* row_ids = input_ids_.data() + static_cast<std::size_t>(b) * rows;
-    std::int64_t* row_positions = position_ids_.data() + static_cast<std::size_t>(b) * rows;
+void Model::bind_rows() {
+  const std::size_t rows = feeds_[0]->pass->rows.size();
+  grow(input_ids_, static_cast<std::size_t>(batch_) * rows);
+  grow(position_ids_, static_cast<std::size_t>(batch_) * rows);
+  for (std::size_t b = 0; b < static_cast<std::size_t>(batch_); ++b) {
+    const Feed& feed = *feeds_[std::min(b, feeds_.size() - 1)];
+    const bool unconditional = feeds_.size() == 1 && b == 1;
     for (std::size_t i = 0; i < rows; ++i) {
-      const std::int64_t position = pass.rows[i];
-      row_positions[i] = position;
-      row_ids[i] = position < masked_before ? package_.mask_token_id
-                                            : ids[static_cast<std::size_t>(position)];
+      const auto position = static_cast<std::size_t>(feed.pass->rows[i]);
+      const bool hidden = unconditional && feed.given[position] != 0;
+      position_ids_[b * rows + i] = feed.pass->rows[i];
+      input_ids_[b * rows + i] = hidden ? package_.mask_token_id : feed.ids[position];
     }
   }
-  bind_mask(pass, past_length(pass) + shape.dims[1]);
-  if (shape == bound_rows_) return;  // same memory, new content
-  bound_rows_ = shape;
-  session_->bind_input(tensors_.input_ids, view_of(ElementType::int64, input_ids_, shape));
-  session_->bind_input(tensors_.position_ids, view_of(ElementType::int64, position_ids_, shape));
+  const Shape shape{batch_, static_cast<std::int64_t>(rows)};
+  bind_input(tensors_.input_ids, view_of(ElementType::int64, input_ids_, shape));
+  bind_input(tensors_.position_ids, view_of(ElementType::int64, position_ids_, shape));
 }
 
-void Model::bind_mask(const Pass& pass, std::int64_t attended) {
-  if (pass.causal_block_length == 0) {
-    const Shape shape{batch(), 1, 1, attended};
-    if (shape == bound_mask_) return;
-    const auto cells = static_cast<std::size_t>(batch() * attended);
-    if (cells > everything_.size()) everything_.assign(cells, 1);
-    bound_mask_ = shape;
-    session_->bind_input(tensors_.attention_mask,
-                         view_of(ElementType::boolean, everything_, shape));
-    return;
-  }
-  // Cached rows are of earlier blocks: every row sees them.
-  const std::int64_t rows = std::ssize(pass.rows);
-  const std::int64_t cached = attended - rows;
-  mask_.assign(static_cast<std::size_t>(batch() * rows * attended), 1);
-  for (std::int64_t i = 0; i < batch() * rows; ++i) {
-    std::uint8_t* fed = mask_.data() + i * attended + cached;
-    const std::int64_t block =
-        pass.rows[static_cast<std::size_t>(i % rows)] / pass.causal_block_length;
-    for (std::int64_t j = 0; j < rows; ++j) {
-      fed[j] = pass.rows[static_cast<std::size_t>(j)] / pass.causal_block_length <= block;
+// Cached rows that a request may see are seen by all its rows: they are of earlier blocks, or of a
+// refresh that everything is seen of. Fed rows see each other, or by block.
+void Model::bind_mask() {
+  const std::int64_t fed = std::ssize(feeds_[0]->pass->rows);
+  const std::int64_t cached = feeds_[0]->cache->length(feeds_[0]->pass->past);
+  const std::int64_t attended = cached + fed;
+  const std::int64_t rows = feeds_[0]->pass->causal_block_length > 0 ? fed : 1;
+  mask_.assign(static_cast<std::size_t>(batch_ * rows * attended), 1);
+  for (std::int64_t b = 0; b < batch_; ++b) {
+    const Feed& feed = *feeds_[std::min(static_cast<std::size_t>(b), feeds_.size() - 1)];
+    const std::vector<std::int64_t>& positions = feed.pass->rows;
+    const std::int64_t block_length = feed.pass->causal_block_length;
+    const std::int64_t visible = feed.cache->visible(feed.pass->past);
+    for (std::int64_t i = 0; i < rows; ++i) {
+      std::uint8_t* row = mask_.data() + (b * rows + i) * attended;
+      std::fill(row + visible, row + cached, std::uint8_t{0});
+      if (block_length == 0) continue;
+      const std::int64_t block = positions[static_cast<std::size_t>(i)] / block_length;
+      for (std::int64_t j = 0; j < fed; ++j) {
+        row[cached + j] = positions[static_cast<std::size_t>(j)] / block_length <= block;
+      }
     }
   }
-  bound_mask_ = {};
-  session_->bind_input(tensors_.attention_mask,
-                       view_of(ElementType::boolean, mask_, {batch(), 1, rows, attended}));
+  bind_input(tensors_.attention_mask,
+             view_of(ElementType::boolean, mask_, {batch_, 1, rows, attended}));
 }
 
-void Model::bind_logit_rows(const Pass& pass) {
-  const auto count = static_cast<std::int64_t>(pass.logit_rows.size());
-  const Shape shape{batch(), count};
-  for (std::int64_t b = 0; b < batch(); ++b) {
-    std::copy(pass.logit_rows.begin(), pass.logit_rows.end(), logit_indices_.begin() + b * count);
+void Model::bind_logit_rows() {
+  const Shape shape{batch_, logit_rows_};
+  const auto count = static_cast<std::size_t>(shape.elements());
+  const bool logits = feeds_[0]->wanted.logits;
+  Wanted wanted;
+  for (const Feed* feed : feeds_) {
+    wanted.second_confidence = wanted.second_confidence || feed->wanted.second_confidence;
+    wanted.entropy = wanted.entropy || feed->wanted.entropy;
   }
-  session_->bind_input(tensors_.logit_indices, view_of(ElementType::int64, logit_indices_, shape));
-  if (request_.wanted == Wanted::logits) {
-    session_->bind_output(tensors_.logits, view_of(ElementType::float32, logits_,
-                                                   {batch(), count, package_.vocab_size}));
-    return;
+  grow(logit_indices_, count);
+  for (std::size_t b = 0; b < static_cast<std::size_t>(batch_); ++b) {
+    const std::vector<std::int64_t>& rows =
+        feeds_[std::min(b, feeds_.size() - 1)]->pass->logit_rows;
+    const auto own = logit_indices_.begin() + static_cast<std::ptrdiff_t>(b) * logit_rows_;
+    std::fill(std::copy(rows.begin(), rows.end(), own), own + logit_rows_, rows.back());
   }
-  session_->bind_output(tensors_.token_ids, view_of(ElementType::int64, token_ids_, shape));
-  session_->bind_output(tensors_.complement, view_of(ElementType::float32, complement_, shape));
-  if (request_.wanted == Wanted::margin) {
-    session_->bind_output(tensors_.second_confidence,
-                          view_of(ElementType::float32, second_confidence_, shape));
-  } else if (request_.wanted == Wanted::entropy) {
-    session_->bind_output(tensors_.entropy, view_of(ElementType::float32, entropy_, shape));
-  }
+  grow(token_ids_, count);
+  grow(complement_, count);
+  if (wanted.second_confidence) grow(second_confidence_, count);
+  if (wanted.entropy) grow(entropy_, count);
+  if (logits) grow(logits_, count * static_cast<std::size_t>(package_.vocab_size));
+  using enum ElementType;
+  bind_input(tensors_.logit_indices, view_of(int64, logit_indices_, shape));
+  bind_output(tensors_.token_ids, view_of(int64, token_ids_, shape), !logits);
+  bind_output(tensors_.complement, view_of(float32, complement_, shape), !logits);
+  bind_output(tensors_.second_confidence, view_of(float32, second_confidence_, shape),
+              wanted.second_confidence && !logits);
+  bind_output(tensors_.entropy, view_of(float32, entropy_, shape), wanted.entropy && !logits);
+  bind_output(tensors_.logits,
+              view_of(float32, logits_, {batch_, logit_rows_, package_.vocab_size}), logits);
 }
 
-void Model::bind_past(const Pass& pass) {
-  const auto view = [&](std::int64_t tensor) {
-    switch (pass.past) {
-      case Past::none: break;
-      case Past::committed: return cache_.committed(tensor);
-      case Past::refreshed: return cache_.refreshed(tensor);
-    }
-    return cache_.nothing();
-  };
-  const TensorView first = view(0);
-  if (first.data == bound_past_ && first.shape == bound_past_shape_) return;
-  bound_past_ = first.data;
-  bound_past_shape_ = first.shape;
-  for (std::size_t i = 0; i < tensors_.past.size(); ++i) {
-    session_->bind_input(tensors_.past[i], view(static_cast<std::int64_t>(i)));
-  }
-}
-
-void Model::bind_present(const Pass& pass) {
+// Only a feed that has the run to itself keeps rows.
+void Model::bind_present() {
+  BlockCache& cache = *feeds_[0]->cache;
+  const Pass& pass = *feeds_[0]->pass;
   present_length_ = pass.present_length;
-  if (pass.present_length > 0) {
-    cache_.refresh(request_.cache_rows, pass.present_length);
-    for (std::size_t i = 0; i < tensors_.present.size(); ++i) {
-      session_->bind_output(tensors_.present[i], cache_.refreshed(static_cast<std::int64_t>(i)));
-    }
-    present_bound_ = true;
-    return;
-  }
-  if (present_bound_) {
-    for (const std::size_t output : tensors_.present) session_->unbind_output(output);
-    present_bound_ = false;
+  bind_input(tensors_.present_length, {ElementType::int64, Shape{1}, &present_length_});
+  const bool keeps = pass.present_length > 0;
+  if (keeps) cache.refresh(feeds_[0]->cache_rows, pass.present_length, pass.visible_length);
+  for (std::size_t i = 0; i < tensors_.present.size(); ++i) {
+    bind_output(tensors_.present[i], cache.view(Past::refreshed, static_cast<std::int64_t>(i)),
+                keeps);
   }
   // A refresh that keeps nothing leaves nothing, also of what a former request had refreshed.
-  if (pass.past == Past::none) cache_.drop_refreshed();
+  for (const Feed* feed : feeds_) {
+    if (feed->pass->past == Past::none && !keeps) feed->cache->drop_refreshed();
+  }
 }
 
-void Model::commit(const Pass& pass, std::span<const std::int32_t> ids) {
-  cache_.commit();
-  committed_ids_.assign(ids.begin(), ids.begin() + pass.present_length);
-}
-
-std::int64_t Model::reusable_rows(std::span<const std::int32_t> ids,
-                                  std::int64_t block_length) const noexcept {
-  if (block_length != committed_block_length_) return 0;
-  const auto differing =
-      std::mismatch(committed_ids_.begin(), committed_ids_.end(), ids.begin(), ids.end()).first;
-  return (differing - committed_ids_.begin()) / block_length * block_length;
-}
-
-void Model::drop_committed(std::int64_t block_length) noexcept {
-  cache_.drop_committed();
-  committed_ids_.clear();
-  committed_block_length_ = block_length;
+void Model::hand_out() {
+  for (std::size_t i = 0; i < feeds_.size(); ++i) {
+    Feed& feed = *feeds_[i];
+    const std::size_t own = feed.pass->logit_rows.size() *
+                            static_cast<std::size_t>(feeds_.size() > 1 ? 1 : batch_);
+    const std::size_t first = i * static_cast<std::size_t>(logit_rows_);
+    feed.predictions = {};
+    if (feed.wanted.logits) {
+      const auto vocab_size = static_cast<std::size_t>(package_.vocab_size);
+      feed.predictions.logits = std::span(logits_).subspan(first * vocab_size, own * vocab_size);
+      continue;
+    }
+    feed.predictions.token_ids = std::span(token_ids_).subspan(first, own);
+    feed.predictions.complement = std::span(complement_).subspan(first, own);
+    if (feed.wanted.second_confidence) {
+      feed.predictions.second_confidence = std::span(second_confidence_).subspan(first, own);
+    }
+    if (feed.wanted.entropy) feed.predictions.entropy = std::span(entropy_).subspan(first, own);
+  }
 }
 
 }  // namespace fastdllm

@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
 #include "block_cache.hpp"
+#include "cache_stack.hpp"
 #include "fastdllm/backend.hpp"
 #include "fastdllm/package.hpp"
 #include "pass.hpp"
@@ -15,7 +17,7 @@
 namespace fastdllm {
 
 /// What a pass says of its N wanted rows; B = 2 when guided, else 1. Empty where not asked for.
-/// Borrowed until the next pass.
+/// Borrowed until the next run.
 struct Predictions {
   std::span<const std::int64_t> token_ids;   ///< [B * N] arg-max without the mask token
   std::span<const float> complement;         ///< [B * N] 1 - softmax probability of it
@@ -24,8 +26,25 @@ struct Predictions {
   std::span<const float> logits;             ///< [B * N * V]
 };
 
-/// Which predictions a request's passes hand back.
-enum class Wanted { confidence, margin, entropy, logits };
+/// Which predictions a request's passes hand back: logits alone, or token_ids and complement with
+/// what else is named.
+struct Wanted {
+  bool logits = false;
+  bool second_confidence = false;
+  bool entropy = false;
+};
+
+/// One request's share of a graph run. All is borrowed.
+struct Feed {
+  const Pass* pass = nullptr;
+  std::span<const std::int32_t> ids;   ///< the canvas
+  std::span<const std::uint8_t> given; ///< per position of it; guidance masks the given ones
+  BlockCache* cache = nullptr;         ///< of batch 2: guided
+  std::int64_t cache_rows = 0;         ///< most rows that a pass will ask to keep
+  Wanted wanted;
+  Predictions predictions;             ///< filled by the run
+  double seconds = 0.0;                ///< likewise, spent in the backend
+};
 
 class Model {
  public:
@@ -33,34 +52,18 @@ class Model {
   /// Errors: Error{bad_package} naming the tensor, expected and found.
   Model(PackageInfo package, std::unique_ptr<Session> session);
 
-  struct Request {
-    std::int64_t canvas_length = 0;
-    std::int64_t max_logit_rows = 0;
-    std::int64_t cache_rows = 0;             ///< most rows that a pass will ask to keep
-    std::int64_t guided_prompt_length = -1;  ///< a second row of the batch has these ids masked;
-                                             ///< -1: no guidance
-    Wanted wanted = Wanted::confidence;
-  };
-  void begin(const Request& request);
+  /// Whether two feeds can share a run. The shapes of their tensors are then the same as they are
+  /// alone, which keeps f32 results the same to the bit where a backend's kernels compute each row
+  /// by itself.
+  [[nodiscard]] static bool can_share(const Feed& a, const Feed& b) noexcept;
 
-  /// ids: the canvas. Errors: Error{backend}; the committed rows are then as they were.
-  [[nodiscard]] Predictions run(const Pass& pass, std::span<const std::int32_t> ids);
-
-  /// Committed rows that a canvas beginning with `ids` can go on from: whole blocks of this length
-  /// with the same ids.
-  [[nodiscard]] std::int64_t reusable_rows(std::span<const std::int32_t> ids,
-                                           std::int64_t block_length) const noexcept;
-  [[nodiscard]] std::int64_t committed_rows() const noexcept { return cache_.committed_length(); }
-  /// Forgets them, and sets the block length that the next ones will be computed with.
-  void drop_committed(std::int64_t block_length) noexcept;
+  /// Runs the graph once for feeds that can share it. Errors: Error{backend}; committed rows are
+  /// then as they were.
+  void run(std::span<Feed* const> feeds);
 
   [[nodiscard]] const PackageInfo& package() const noexcept { return package_; }
   [[nodiscard]] Session& session() noexcept { return *session_; }
   [[nodiscard]] const Session& session() const noexcept { return *session_; }
-  [[nodiscard]] std::int64_t batch() const noexcept;
-  /// Seconds spent in the backend's runs since begin().
-  [[nodiscard]] double graph_seconds() const noexcept { return graph_seconds_; }
-  [[nodiscard]] std::int64_t cache_bytes() const noexcept { return cache_.bytes(); }
 
  private:
   struct Tensors {
@@ -73,34 +76,31 @@ class Model {
                                        std::vector<std::int64_t> shape) const;
   [[nodiscard]] std::size_t find_output(std::string_view name, ElementType type,
                                         std::vector<std::int64_t> shape) const;
-  [[nodiscard]] std::int64_t past_length(const Pass& pass) const noexcept;
-  void bind_rows(const Pass& pass, std::span<const std::int32_t> ids);
-  void bind_mask(const Pass& pass, std::int64_t attended);
-  void bind_logit_rows(const Pass& pass);
-  void bind_past(const Pass& pass);
-  void bind_present(const Pass& pass);
-  void commit(const Pass& pass, std::span<const std::int32_t> ids);
+  void bind_input(std::size_t index, const TensorView& view);
+  void bind_output(std::size_t index, const TensorView& view, bool wanted);
+  void bind_rows();
+  void bind_mask();
+  void bind_logit_rows();
+  void bind_past();
+  void bind_present();
+  void hand_out();
 
   PackageInfo package_;
   std::unique_ptr<Session> session_;
   Tensors tensors_;
-  BlockCache cache_;
-  Request request_;
-  double graph_seconds_ = 0.0;
+  CacheStack stack_;
+  std::vector<std::optional<TensorView>> bound_inputs_, bound_outputs_;
 
-  // What is bound: the steps of a block bind their rows and cache once.
-  Shape bound_rows_, bound_mask_;
-  const void* bound_past_ = nullptr;
-  Shape bound_past_shape_;
-  bool present_bound_ = false;
+  // The run under way.
+  std::vector<Feed*> feeds_, unordered_;
+  std::vector<CacheStack::Entry> entries_;
+  std::int64_t batch_ = 0;
+  std::int64_t logit_rows_ = 0;  // of each
 
   std::vector<std::int64_t> input_ids_, position_ids_, logit_indices_, token_ids_;
-  std::vector<std::uint8_t> everything_, mask_;  // attention_mask: all true, and by block
+  std::vector<std::uint8_t> mask_;
   std::vector<float> complement_, second_confidence_, entropy_, logits_;
   std::int64_t present_length_ = 0;
-
-  std::vector<std::int32_t> committed_ids_;
-  std::int64_t committed_block_length_ = 0;
 };
 
 }  // namespace fastdllm

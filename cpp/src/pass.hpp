@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,8 +26,10 @@ struct Pass {
   std::vector<std::int64_t> logit_rows;
   Past past = Past::none;
   /// Leading rows of (cached + fed) whose K/V the pass hands back, 0 = none. They become the
-  /// committed rows where `commit`, else the refreshed ones.
+  /// committed rows where `commit`, else the refreshed ones, of which later passes attend to the
+  /// first `visible_length`.
   std::int64_t present_length = 0;
+  std::int64_t visible_length = 0;
   bool commit = false;
   /// > 0: a row sees the rows of its own block of this length and of earlier ones. 0: it sees all.
   std::int64_t causal_block_length = 0;
@@ -38,12 +41,17 @@ struct Pass {
 
 /// Plans passes for a cache mode and the model's facts (Fast-dLLM, arXiv 2505.22618, section 3.2;
 /// v2, arXiv 2509.26328). Within what a row sees the order of keys is free: a pass feeds what will
-/// be cached first and the block last, and its leading K/V rows are the cache as they are.
+/// be cached first and the block last, and its leading K/V rows are the cache as they are. Of a
+/// refresh a few rows more are kept, unseen, so that the steps of requests of about the same length
+/// have the same shapes and can share a graph run.
 ///
 /// Results are borrowed and valid until the next call; planning a step allocates nothing.
 class PassPlanner {
  public:
-  PassPlanner(CacheMode mode, const PackageInfo& package, const Canvas& canvas);
+  /// mode: not automatic. suffix_window: masked rows behind the block that a pass feeds, beside the
+  /// canvas's last row (Streaming-dLLM, arXiv 2601.17917); none = all. Bidirectional only.
+  PassPlanner(CacheMode mode, const PackageInfo& package, const Canvas& canvas,
+              std::optional<std::int64_t> suffix_window = {});
 
   /// A pass that decodes `range` (a block or sub-block) of `block`. wanted: positions whose
   /// predictions are asked for. refresh: the range's first pass, or its first position is masked
@@ -62,11 +70,16 @@ class PassPlanner {
   [[nodiscard]] std::int64_t committed() const noexcept { return committed_; }
   void set_committed(std::int64_t rows) noexcept { committed_ = rows; }
 
+  /// Rows behind the block that its steps feed.
+  [[nodiscard]] std::int64_t suffix_rows_of_step(const BlockRange& block) const noexcept;
+
   /// The most K/V rows that any pass hands back.
   [[nodiscard]] std::int64_t most_cached_rows() const noexcept;
 
  private:
   void feed(std::int64_t start, std::int64_t end);
+  void feed_suffix(const BlockRange& block);
+  void keep(std::int64_t rows);
   void want(std::span<const std::int64_t> positions);
   void plan_bidirectional(const BlockRange& block, bool refresh, bool last);
   void plan_block_causal(const BlockRange& block, const BlockRange& range, bool refresh);
@@ -80,6 +93,8 @@ class PassPlanner {
   std::int64_t block_length_;
   std::int64_t last_block_start_;
   bool has_sub_blocks_;
+  std::optional<std::int64_t> suffix_window_;
+  std::int64_t bucket_;  // kept rows are rounded up to a multiple of it
   std::int64_t committed_ = 0;
   std::int64_t stepped_start_ = -1;  // the range whose step rows stand in pass_, -1 = none
   Pass pass_;

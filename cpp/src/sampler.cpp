@@ -2,6 +2,7 @@
 
 #include "concat.hpp"
 #include "fastdllm/error.hpp"
+#include "unmask_policy.hpp"
 
 namespace fastdllm {
 namespace {
@@ -9,10 +10,9 @@ namespace {
 Wanted wanted_of(const GenerationConfig& config, const PackageInfo& package) {
   const bool filtered =
       package.confidence == ConfidenceKind::processed && (config.top_p < 1.0 || config.top_k > 0);
-  if (config.temperature > 0.0 || config.cfg_scale > 0.0 || filtered) return Wanted::logits;
-  if (config.remasking == Remasking::margin) return Wanted::margin;
-  if (config.remasking == Remasking::entropy) return Wanted::entropy;
-  return Wanted::confidence;
+  if (config.temperature > 0.0 || config.cfg_scale > 0.0 || filtered) return {.logits = true};
+  return {.second_confidence = config.remasking == Remasking::margin,
+          .entropy = config.remasking == Remasking::entropy || config.entropy_bound.has_value()};
 }
 
 }  // namespace
@@ -28,10 +28,12 @@ Sampler::Sampler(const GenerationConfig& config, const PackageInfo& package, std
                       .top_k = config.top_k,
                       .processed = package.confidence == ConfidenceKind::processed,
                       .statistics = config.remasking == Remasking::margin ||
-                                    config.remasking == Remasking::entropy}),
+                                    config.remasking == Remasking::entropy ||
+                                    config.entropy_bound.has_value()}),
       token_ids_(static_cast<std::size_t>(max_rows)),
       confidences_(static_cast<std::size_t>(max_rows)),
       scores_(static_cast<std::size_t>(max_rows)),
+      entropies_(static_cast<std::size_t>(max_rows)),
       guided_(config.cfg_scale > 0.0 ? static_cast<std::size_t>(package.vocab_size) : 0) {}
 
 Proposals Sampler::propose(const Predictions& predictions, std::span<const std::int64_t> positions,
@@ -39,16 +41,16 @@ Proposals Sampler::propose(const Predictions& predictions, std::span<const std::
   const std::size_t count = positions.size();
   for (std::size_t i = 0; i < count; ++i) {
     const NoiseKey key{config_.seed, positions[i], step};
-    const Proposal proposal = wanted_ == Wanted::logits
-                                  ? from_logits(predictions.logits, i, count, key)
-                                  : from_graph(predictions, i);
+    const Proposal proposal = wanted_.logits ? from_logits(predictions.logits, i, count, key)
+                                             : from_graph(predictions, i);
     check(positions[i], step, proposal.token_id, proposal.confidence);
     token_ids_[i] = proposal.token_id;
     confidences_[i] = proposal.confidence;
     scores_[i] = score(proposal, key);
+    entropies_[i] = proposal.entropy;
   }
   return {std::span(token_ids_).first(count), std::span(confidences_).first(count),
-          std::span(scores_).first(count)};
+          std::span(scores_).first(count), std::span(entropies_).first(count)};
 }
 
 Proposal Sampler::from_logits(std::span<const float> logits, std::size_t row, std::size_t rows,
@@ -83,8 +85,8 @@ double Sampler::score(const Proposal& proposal, const NoiseKey& key) const {
     case Remasking::entropy: score = -proposal.entropy; break;
     case Remasking::sequential: score = -static_cast<double>(key.position); break;
   }
-  const bool by_schedule = !config_.threshold && !config_.factor;
-  if (config_.alg_temp > 0.0 && by_schedule && config_.remasking != Remasking::origin) {
+  if (config_.alg_temp > 0.0 && goes_by_schedule(config_) &&
+      config_.remasking != Remasking::origin) {
     score = score / config_.alg_temp + position_gumbel(key);
   }
   return score;

@@ -16,6 +16,7 @@ struct Proposals {
   std::span<const std::int32_t> token_ids;
   std::span<const double> confidences;  ///< probabilities of the tokens
   std::span<const double> scores;       ///< what ranks the positions, best first
+  std::span<const double> entropies;    ///< nats; zeros unless remasking or entropy_bound asks
 };
 
 class Sampler {
@@ -47,7 +48,7 @@ class Sampler {
   Wanted wanted_;
   TokenSampler token_sampler_;
   std::vector<std::int32_t> token_ids_;
-  std::vector<double> confidences_, scores_;
+  std::vector<double> confidences_, scores_, entropies_;
   std::vector<float> guided_;
 };
 

@@ -12,7 +12,7 @@ StepSchedule::StepSchedule(const GenerationConfig& config, std::int64_t num_bloc
       steps_per_block_(config.steps_per_block.value_or(0)),
       num_blocks_(num_blocks),
       first_token_(first_token) {
-  if (config.eps && !config.threshold && !config.factor) eps_ = static_cast<float>(*config.eps);
+  if (config.eps && goes_by_schedule(config)) eps_ = static_cast<float>(*config.eps);
 }
 
 std::int64_t StepSchedule::steps_of(std::int64_t block, std::int64_t length) const noexcept {
@@ -75,15 +75,44 @@ std::size_t UnmaskPolicy::count_by_factor(std::span<const double> scores) const 
   return count;
 }
 
-std::size_t UnmaskPolicy::count_by_threshold(std::span<const double> scores) const {
-  const double threshold = *config_.threshold;
+// The Frechet profile (arXiv 2606.02955, its code's form): the lower bound on all n being right,
+// minus the upper bound on a rival of the n-th, sinks with n.
+std::size_t UnmaskPolicy::count_by_frechet(std::span<const double> scores) const {
+  double doubt = 0.0;  // of the n best together: n - sum of confidences
+  for (std::size_t n = 0; n < order_.size(); ++n) {
+    const double own_doubt = 1.0 - scores[order_[n]];
+    doubt += own_doubt;
+    if (!(1.0 - doubt - own_doubt > *config_.frechet)) return std::max<std::size_t>(n, 1);
+  }
+  return order_.size();
+}
+
+// EB-Sampler (arXiv 2505.24857): the joint's dependence is at most the sum of the entropies but the
+// largest, which never sinks as positions are added.
+std::size_t UnmaskPolicy::count_by_entropy(std::span<const double> entropies) const {
+  double sum = 0.0;
+  double largest = 0.0;
+  for (std::size_t n = 0; n < order_.size(); ++n) {
+    const double entropy = entropies[order_[n]];
+    sum += entropy;
+    largest = std::max(largest, entropy);
+    if (n > 0 && sum - largest > *config_.entropy_bound) return n;
+  }
+  return order_.size();
+}
+
+std::size_t UnmaskPolicy::count_by_threshold(std::span<const double> scores,
+                                             double masked_fraction) const {
+  double threshold = *config_.threshold;
+  threshold *= 1.0 - config_.threshold_decay * (1.0 - masked_fraction);  // arXiv 2601.17917
   return static_cast<std::size_t>(std::count_if(scores.begin(), scores.end(), [&](double score) {
     return threshold_inclusive_ ? score >= threshold : score > threshold;
   }));
 }
 
-std::span<const std::size_t> UnmaskPolicy::choose(std::span<const double> scores,
-                                                  std::int64_t quota, double rate) {
+std::span<const std::size_t> UnmaskPolicy::choose(const Candidates& candidates, std::int64_t quota,
+                                                  double rate, double masked_fraction) {
+  const std::span<const double> scores = candidates.scores;
   order_.resize(scores.size());
   std::iota(order_.begin(), order_.end(), std::size_t{0});
   if (scores.empty()) return order_;
@@ -92,15 +121,20 @@ std::span<const std::size_t> UnmaskPolicy::choose(std::span<const double> scores
     return order_;
   }
   auto count = static_cast<std::size_t>(std::max<std::int64_t>(quota, 1));
+  const bool by_rank = config_.factor || config_.frechet || config_.entropy_bound;
+  if (by_rank) rank(scores);
   if (config_.factor) {
-    rank(scores);
     count = count_by_factor(scores);
+  } else if (config_.frechet) {
+    count = count_by_frechet(scores);
+  } else if (config_.entropy_bound) {
+    count = count_by_entropy(candidates.entropies);
   } else if (config_.threshold) {
     const std::size_t least = config_.steps_per_block ? count : 1;
-    count = std::max(count_by_threshold(scores), least);
+    count = std::max(count_by_threshold(scores, masked_fraction), least);
   }
   if (count < order_.size()) {
-    if (!config_.factor) rank(scores);
+    if (!by_rank) rank(scores);
     order_.resize(count);
   }
   std::sort(order_.begin(), order_.end());

@@ -12,6 +12,11 @@
 
 namespace fastdllm {
 
+/// True where no rule of confidences decides how many positions a pass commits.
+[[nodiscard]] inline bool goes_by_schedule(const GenerationConfig& config) noexcept {
+  return !config.threshold && !config.factor && !config.frechet && !config.entropy_bound;
+}
+
 /// How many positions each pass commits where a schedule decides. `steps` is divided over the
 /// `num_blocks` blocks, the first ones one more, at least one each; `steps_per_block` is given to
 /// each. Without either a block gets one pass per token.
@@ -42,28 +47,39 @@ class StepSchedule {
   std::optional<float> eps_;
 };
 
-/// Chooses among the candidates of one pass; scratch memory is kept between passes.
-/// Ties go to the lowest index. `chosen` comes back ascending and never empty for non-empty input,
-/// but for Remasking::origin.
+/// What a pass says of the masked positions that it may commit, in ascending order of position.
+struct Candidates {
+  std::span<const double> scores;       ///< what ranks them, best first; no NaN
+  std::span<const double> entropies{};  ///< nats, one per score; read by entropy_bound only
+};
+
+/// Chooses among the candidates of one pass; scratch memory is kept between passes. One object
+/// serves one request and sees its passes in order, so a rule that compares passes keeps its
+/// history here and reads what it needs of a position from Candidates. Ties go to the lowest index.
+/// `chosen` comes back ascending and never empty for non-empty input, but for Remasking::origin.
 class UnmaskPolicy {
  public:
   UnmaskPolicy(const GenerationConfig& config, bool threshold_inclusive)
       : config_(config), threshold_inclusive_(threshold_inclusive) {}
 
-  /// scores: one per candidate, no NaN. quota: used by the schedule; with a threshold at least so
-  /// many are chosen. rate: used by origin. The result is borrowed and valid until the next call.
-  [[nodiscard]] std::span<const std::size_t> choose(std::span<const double> scores,
-                                                    std::int64_t quota, double rate);
+  /// quota: used by the schedule; with a threshold and steps_per_block at least so many are chosen.
+  /// rate: used by origin. masked_fraction: in (0, 1], how much of what is being filled is masked;
+  /// used by threshold_decay. The result is borrowed and valid until the next call.
+  [[nodiscard]] std::span<const std::size_t> choose(const Candidates& candidates,
+                                                    std::int64_t quota, double rate,
+                                                    double masked_fraction);
 
   /// True where the schedule alone decides.
-  [[nodiscard]] bool uses_schedule() const noexcept {
-    return !config_.factor && !config_.threshold;
-  }
+  [[nodiscard]] bool uses_schedule() const noexcept { return goes_by_schedule(config_); }
 
  private:
   void rank(std::span<const double> scores);
+  // These three count from the best on: order_ is ranked.
   [[nodiscard]] std::size_t count_by_factor(std::span<const double> scores) const;
-  [[nodiscard]] std::size_t count_by_threshold(std::span<const double> scores) const;
+  [[nodiscard]] std::size_t count_by_frechet(std::span<const double> scores) const;
+  [[nodiscard]] std::size_t count_by_entropy(std::span<const double> entropies) const;
+  [[nodiscard]] std::size_t count_by_threshold(std::span<const double> scores,
+                                               double masked_fraction) const;
 
   GenerationConfig config_;
   bool threshold_inclusive_;

@@ -65,6 +65,29 @@ def _threads(text: str) -> int:
     return value
 
 
+def _bias(text: str) -> tuple[int, float]:
+    token, _, bias = text.partition("=")
+    return _integer(token), float(bias)
+
+
+class _Items(argparse.Action):
+    """Items in one word or several, with commas or without; `const` parses one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store them: a dict where the option's default is one, else a list."""
+        try:
+            items = [self.const(item) for word in values for item in word.split(",") if item]
+        except (ValueError, argparse.ArgumentTypeError) as problem:
+            raise argparse.ArgumentError(self, str(problem)) from None
+        setattr(namespace, self.dest, dict(items) if isinstance(self.default, dict) else items)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastdllm", description="Fast, exact decoding of masked diffusion language models."
@@ -155,16 +178,19 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     """Add an option per field of GenerationConfig, with its name and default."""
     defaults = GenerationConfig().to_dict()
     choices = {
-        "cache": ("none", "prefix", "dual"),
+        "cache": ("auto", "none", "prefix", "dual"),
         "remasking": ("low_confidence", "random", "margin", "entropy", "sequential", "origin"),
         "stop_at": ("token", "block"),
     }
-    floats = {"eps", "threshold", "factor", "editing_threshold"}
+    floats = {"eps", "threshold", "factor", "frechet", "entropy_bound", "editing_threshold"}
+    lists = {"logit_bias": _bias, "banned_token_ids": _integer, "stop_token_ids": _integer}
     notes = {
         "block_length": "default: the package's, or 32",
         "sub_block_length": "default: the package's, or the block",
         "steps": "passes over the whole generation",
-        "threshold": "default 0.9 unless a schedule or --factor is given",
+        "threshold": "default 0.9 unless a schedule or another rule is given",
+        "logit_bias": "such as 12=-1.5,7=2",
+        "banned_token_ids": "such as 1,2",
         "stop_token_ids": "default: the package's end-of-text ids",
     }
     for name, default in defaults.items():
@@ -173,8 +199,8 @@ def _add_config(command: argparse.ArgumentParser) -> None:
             options["choices"] = choices[name]
         elif isinstance(default, bool):
             options["action"] = "store_true"
-        elif name == "stop_token_ids":
-            options |= {"type": _integer, "nargs": "*"}
+        elif name in lists:
+            options |= {"action": _Items, "nargs": "*", "const": lists[name], "metavar": "ITEM"}
         elif isinstance(default, float) or name in floats:
             options["type"] = float
         else:
@@ -184,9 +210,9 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 
 def _config(options: argparse.Namespace) -> GenerationConfig:
     fields = {name: getattr(options, name) for name in GenerationConfig().to_dict()}
-    schedules = ("steps", "steps_per_block", "eps", "factor", "threshold")
+    rules = ("steps", "steps_per_block", "eps", "factor", "threshold", "frechet", "entropy_bound")
     by_schedule = fields["remasking"] in ("entropy", "sequential", "origin")
-    if not by_schedule and all(fields[name] is None for name in schedules):
+    if not by_schedule and all(fields[name] is None for name in rules):
         fields["threshold"] = 0.9
     return GenerationConfig(**fields)
 

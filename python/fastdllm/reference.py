@@ -70,6 +70,7 @@ class _Decoder:
     ) -> None:
         self.forward, self.config, self.facts = forward, config, facts
         self.trace = Trace()
+        self.cache = "dual" if config.cache == "auto" else config.cache
         self.causal = facts.attention == "block_causal"
         self.length = config.block_length or facts.block_length or 32
         self.sub_length = self.length
@@ -114,7 +115,7 @@ class _Decoder:
             return True
         # With a shift the row before the block predicts its first position, and only the pass that
         # refreshes the cache feeds that row: it commits this one position and no other.
-        first_alone = not self.causal and self.facts.logits_shift == 1 and config.cache != "none"
+        first_alone = not self.causal and self.facts.logits_shift == 1 and self.cache != "none"
         index = passes_without_masks = 0
         while True:
             masked = self.masked(np.arange(s, e))
@@ -155,7 +156,7 @@ class _Decoder:
 
     def seed(self, s: int) -> bool:
         """Commit the first token of a block: the pass that completes the rows before gives it."""
-        if self.config.cache == "none":
+        if self.cache == "none":
             logits, _ = self.run(np.arange(s), np.array([s - 1]), Cached(), 0)
         else:
             fed = np.arange(len(self.final.positions), s)
@@ -172,13 +173,13 @@ class _Decoder:
         end = e if self.causal else self.end
         rest = np.arange(len(self.final.positions), end)  # all that is not final
         small = False
-        if self.config.cache == "dual":
+        if self.cache == "dual":
             known = self.around is not None and self.inner[0] == inner[0]
             unpredicted = self.facts.logits_shift == 1 and len(self.masked(inner[:1])) > 0
             small = known and not (self.causal and unpredicted)
-        if self.config.cache == "none":
+        if self.cache == "none":
             fed, past, keep = np.arange(end), Cached(), 0
-        elif self.config.cache == "prefix":
+        elif self.cache == "prefix":
             fed, past, keep = rest, self.final, s
         elif small and self.around is not None:
             fed, past, keep = inner, self.around, 0
@@ -188,9 +189,9 @@ class _Decoder:
             keep = len(past.positions) + len(outside)
 
         logits, present = self.run(fed, np.maximum(wanted - self.facts.logits_shift, 0), past, keep)
-        if self.config.cache == "dual" and not small:
+        if self.cache == "dual" and not small:
             self.around, self.inner = present, inner
-        if keep > 0 and (self.causal or self.config.cache == "prefix"):
+        if keep > 0 and (self.causal or self.cache == "prefix"):
             self.final = present.first(s)
         return dict(zip(wanted.tolist(), logits, strict=True))
 

@@ -16,7 +16,7 @@ Accepted accept(const GenerationConfig& config, const Confidences& confidences,
                 std::int64_t quota = 1, bool inclusive = true, double rate = 1.0) {
   UnmaskPolicy policy(config, inclusive);
   Accepted accepted(confidences.size(), 0);
-  for (const std::size_t i : policy.choose(confidences, quota, rate)) accepted[i] = 1;
+  for (const std::size_t i : policy.choose({confidences}, quota, rate, 1.0)) accepted[i] = 1;
   return accepted;
 }
 

@@ -52,12 +52,18 @@ VALUES = {
     "stop_at": "block",
     "ignore_eos": True,
     "stop_token_ids": [3, 5],
+    "logit_bias": {12: -1.5, 3: 2.0},
+    "banned_token_ids": [1, 2],
     "eps": 0.5,
     "threshold": 0.5,
+    "threshold_decay": 0.5,
     "factor": 0.5,
+    "frechet": 0.5,
+    "entropy_bound": 0.5,
     "editing_threshold": 0.5,
     "temperature": 0.5,
     "top_p": 0.5,
+    "min_p": 0.5,
     "alg_temp": 0.5,
     "cfg_scale": 0.5,
 }
@@ -67,14 +73,35 @@ VALUES = {
 def test_every_field_of_the_config_is_an_option_and_in_the_readme(field: str) -> None:
     value = VALUES.get(field, 7)
     flag = f"--{field.replace('_', '-')}"
-    words = (
-        [] if value is True else [str(v) for v in (value if isinstance(value, list) else [value])]
-    )
+    words = [str(value)]
+    if value is True:
+        words = []
+    elif isinstance(value, list):
+        words = [str(v) for v in value]
+    elif isinstance(value, dict):
+        words = [f"{token}={bias}" for token, bias in value.items()]
 
     config = cli._config(cli._parser().parse_args(["generate", "package", flag, *words]))
 
     assert config.to_dict()[field] == value
     assert f"`{field}`" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_lists_may_be_given_with_commas() -> None:
+    flags = ["--logit-bias", "12=-1.5,3=2", "--banned-token-ids", "1,2", "--stop-token-ids", "3,5"]
+
+    config = cli._config(cli._parser().parse_args(["generate", "package", *flags]))
+
+    assert config.logit_bias == {3: 2.0, 12: -1.5}
+    assert config.banned_token_ids == [1, 2]
+    assert config.stop_token_ids == [3, 5]
+
+
+@pytest.mark.parametrize("flag", ["--logit-bias=12", "--logit-bias=a=1", "--banned-token-ids=x"])
+def test_a_malformed_list_is_wrong_usage(flag: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli._parser().parse_args(["generate", "package", flag])
+    assert ended.value.code == 2
 
 
 def test_generate_takes_every_option_of_the_config(package_of: PackageOf) -> None:

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <span>
@@ -36,6 +37,11 @@ class Session {
 
   /// Memory for the KV cache, on the device. bytes may be 0.
   [[nodiscard]] virtual std::unique_ptr<Memory> allocate_cache(std::size_t bytes) = 0;
+
+  /// Copies within such memory; the parts do not overlap. Here for memory that the host can reach.
+  virtual void copy_cache(void* target, const void* source, std::size_t bytes) {
+    std::memcpy(target, source, bytes);
+  }
 
   /// Binds host memory, or cache memory for past and present, until bound anew. `index` counts in
   /// inputs() / outputs(). An output that is not bound, or unbound, is not handed back.

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace fastdllm {
@@ -17,6 +18,7 @@ enum class CacheMode {
            ///< step recomputes the block and what follows it. Block-causal: exact
   dual,    ///< a step recomputes the block (block-causal: the sub-block) only; the rows around it
            ///< are those of its refresh pass
+  automatic,  ///< "auto": the engine chooses
 };
 
 /// What ranks the masked positions of a block.
@@ -65,14 +67,35 @@ struct GenerationConfig {
                                 ///< pass commits at least the schedule's share
   std::optional<double> eps{};  ///< in (0, 1): the schedule follows time steps from 1 down to eps
   std::optional<double> threshold{};  ///< in (0, 1]: commit every position at least this confident
+  /// In [0, 1], needs threshold: it is times 1 - threshold_decay * (share of the block that is
+  /// filled), so that it sinks while a block fills (arXiv 2601.17917).
+  double threshold_decay = 0.0;
   std::optional<double> factor{};  ///< > 0: Fast-dLLM's factor rule; wins over threshold and steps
-  CacheMode cache = CacheMode::dual;
+  /// In [0, 1), alone: commit while the lower bound on all being right exceeds the upper bound on a
+  /// rival of the least sure one by more than this (the Frechet profile, arXiv 2606.02955).
+  std::optional<double> frechet{};
+  /// >= 0, in nats, alone: commit while the entropies but the largest sum up to this at most
+  /// (arXiv 2505.24857).
+  std::optional<double> entropy_bound{};
+  CacheMode cache = CacheMode::automatic;
+  std::optional<std::int64_t>
+      suffix_window{};  ///< >= 0: mask tokens behind the block that a step attends to, and the last
+  std::optional<std::int64_t> refresh_interval{};  ///< >= 1: passes from refresh to refresh
+  /// >= 1: no fixed blocks; a window of at most so many positions follows the left-most mask, its
+  /// masks block_length at most (arXiv 2601.02076).
+  std::optional<std::int64_t> deferred_window{};
+  std::optional<std::int64_t> refresh_tokens{};  ///< >= 1: committed tokens from refresh to refresh
   Remasking remasking = Remasking::low_confidence;
   double temperature = 0.0;  ///< >= 0; 0 = arg-max, else Gumbel-max sampling
   double top_p = 1.0;        ///< in (0, 1]: sample from the smallest set of this probability
   std::int64_t top_k = 0;    ///< >= 0: sample from the k best tokens; 0 = all
-  double alg_temp = 0.0;     ///< >= 0: temperature of the choice among positions; 0 = the best
-  double cfg_scale = 0.0;    ///< >= 0; classifier-free guidance, 0 = off
+  double min_p =
+      0.0;  ///< in [0, 1): of those, the ones at least this times as probable as the best
+  /// (token id, finite bias), each id once: added to the logits before anything else.
+  std::vector<std::pair<std::int32_t, double>> logit_bias{};
+  std::vector<std::int32_t> banned_token_ids{};  ///< never proposed: a bias of minus infinity
+  double alg_temp = 0.0;   ///< >= 0: temperature of the choice among positions; 0 = the best
+  double cfg_scale = 0.0;  ///< >= 0; classifier-free guidance, 0 = off
   std::uint64_t seed = 0;
   /// In [0, 1]: overwrite a committed token of the block when another is more confident than this.
   std::optional<double> editing_threshold{};
@@ -120,6 +143,8 @@ struct GenerationResult {
   /// New tokens. Cut after the first stop token, or its block, unless ignore_eos; on abort, cut
   /// before the first position that is still masked. Never a mask token.
   std::vector<std::int32_t> token_ids;
+  /// One per token: natural logarithm of its confidence at the pass that committed it.
+  std::vector<double> logprobs;
   std::int64_t num_passes = 0;  ///< graph runs (the papers' NFE)
   FinishReason finish_reason = FinishReason::length;
   GenerationStats stats;

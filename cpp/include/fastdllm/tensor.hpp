@@ -34,6 +34,8 @@ struct TensorView {
   ElementType type = ElementType::float32;
   Shape shape;
   void* data = nullptr;
+
+  friend bool operator==(const TensorView& a, const TensorView& b) noexcept = default;
 };
 
 /// What a graph says about one of its inputs or outputs; -1 marks a dimension that varies.

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fastdllm import GenerationConfig, cli
+from fastdllm.cli_config import config_of
 
 from conftest import ROOT, PackageOf, checkpoint_folder
 
@@ -81,7 +82,7 @@ def test_every_field_of_the_config_is_an_option_and_in_the_readme(field: str) ->
     elif isinstance(value, dict):
         words = [f"{token}={bias}" for token, bias in value.items()]
 
-    config = cli._config(cli._parser().parse_args(["generate", "package", flag, *words]))
+    config = config_of(cli._parser().parse_args(["generate", "package", flag, *words]))
 
     assert config.to_dict()[field] == value
     assert f"`{field}`" in (ROOT / "README.md").read_text("utf-8")
@@ -90,7 +91,7 @@ def test_every_field_of_the_config_is_an_option_and_in_the_readme(field: str) ->
 def test_lists_may_be_given_with_commas() -> None:
     flags = ["--logit-bias", "12=-1.5,3=2", "--banned-token-ids", "1,2", "--stop-token-ids", "3,5"]
 
-    config = cli._config(cli._parser().parse_args(["generate", "package", *flags]))
+    config = config_of(cli._parser().parse_args(["generate", "package", *flags]))
 
     assert config.logit_bias == {3: 2.0, 12: -1.5}
     assert config.banned_token_ids == [1, 2]

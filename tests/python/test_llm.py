@@ -17,7 +17,7 @@ from fastdllm import LLM, ConfigError, GenerationConfig
 from fastdllm.text import ChatTemplate, TextCodec, TextError, TextStream
 
 from conftest import PackageOf
-from scripted import ByteCodec
+from scripted import ByteCodec, RunCodec
 
 QUESTION = "Tom has 3 boxes of 4 apples. How many apples is that?"
 
@@ -105,6 +105,16 @@ def test_a_long_answer_is_not_decoded_again_and_again(text: str, copies: int) ->
 
     assert "".join(pieces) == text * copies
     assert codec.longest <= 80
+
+
+def test_a_long_answer_of_byte_runs_comes_whole() -> None:
+    """Characters of 3 bytes: a window of tokens may begin inside one."""
+    text = "€" * 60
+    stream = TextStream(RunCodec(), ())
+
+    pieces = [stream.push([i], [byte]) for i, byte in enumerate(text.encode())]
+
+    assert "".join(pieces) + stream.finish() == text
 
 
 def test_a_decoder_that_joins_tokens_streams_the_same_text(llm: LLM) -> None:

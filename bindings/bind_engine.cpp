@@ -21,118 +21,241 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds look_interval{20};
 
-void throw_on_signal() {
-  if (PyErr_CheckSignals() != 0) throw nb::python_error();
-}
-
-// Calls under way in this process. A thread that comes back to Python while the interpreter shuts
-// down is killed in the middle of C++, which ends the process; so shutting down ends the calls and
-// waits for them first.
-struct Calls {
-  std::atomic<bool> closing{false};
-  std::atomic<int> running{0};
-
+// Requests under way in this process. A thread that comes back to Python while the interpreter shuts
+// down is killed in the middle of C++, which ends the process; so shutting down ends the requests
+// and waits for them first.
+class Calls {
+ public:
   static Calls& get() {
     static Calls calls;
     return calls;
   }
 
+  void begin() {
+    running_.fetch_add(1);
+    if (!closing_.load()) return;
+    running_.fetch_sub(1);
+    throw Error(ErrorCode::bad_config, "the interpreter is shutting down");
+  }
+  void end() noexcept { running_.fetch_sub(1); }
+  [[nodiscard]] bool closing() const noexcept { return closing_.load(); }
+
+  void watch(const Request& request) {
+    const std::lock_guard lock(mutex_);
+    if (requests_.size() >= next_sweep_) {
+      std::erase_if(requests_, [](const Request& r) { return r.done(); });
+      next_sweep_ = 2 * requests_.size() + 64;
+    }
+    requests_.push_back(request);
+  }
+
   static void close() {
-    get().closing.store(true);
+    Calls& calls = get();
+    calls.closing_.store(true);
     const nb::gil_scoped_release release;
+    {
+      const std::lock_guard lock(calls.mutex_);
+      for (const Request& request : calls.requests_) request.cancel();
+    }
     const auto give_up = Clock::now() + std::chrono::seconds(10);
-    while (get().running.load() > 0 && Clock::now() < give_up) {
+    while (calls.running_.load() > 0 && Clock::now() < give_up) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }
-};
-
-// Lives from before the GIL is released until after it is taken again.
-class Call {
- public:
-  Call() {
-    Calls::get().running.fetch_add(1);
-    if (Calls::get().closing.load()) {
-      Calls::get().running.fetch_sub(1);
-      throw Error(ErrorCode::bad_config, "the interpreter is shutting down");
-    }
-  }
-  ~Call() { Calls::get().running.fetch_sub(1); }
-  Call(const Call&) = delete;
-  Call& operator=(const Call&) = delete;
-};
-
-// An engine whose waiting callers can be interrupted by Ctrl-C.
-class PyEngine : public Engine {
- public:
-  using Engine::Engine;
-
-  // Runs `work` with the GIL released, one caller at a time; a waiting one looks for signals. A
-  // call from the running one's own callback is passed on: Engine refuses it.
-  template <typename Work>
-  auto serve(const Work& work) {
-    const Call call;
-    const nb::gil_scoped_release release;
-    if (owner_.load() == std::this_thread::get_id()) return work();
-    std::unique_lock lock(mutex_, std::defer_lock);
-    while (!lock.try_lock_for(look_interval)) {
-      const nb::gil_scoped_acquire gil;
-      throw_on_signal();
-    }
-    struct Reset {
-      std::atomic<std::thread::id>& owner;
-      ~Reset() { owner.store({}); }
-    } const reset{owner_};
-    owner_.store(std::this_thread::get_id());
-    return work();
-  }
 
  private:
-  std::timed_mutex mutex_;
-  std::atomic<std::thread::id> owner_{};
+  std::atomic<bool> closing_{false};
+  std::atomic<int> running_{0};
+  std::mutex mutex_;
+  std::vector<Request> requests_;
+  std::size_t next_sweep_ = 64;
 };
 
-// Runs between passes, GIL released. Without a Python callback the GIL is taken now and then only,
-// for Ctrl-C: a busy Python thread would make every pass wait for it.
-class Watcher {
+// A Python object that any thread may let go of.
+class Shared {
  public:
-  explicit Watcher(nb::handle on_commit) : on_commit_(on_commit) {}
+  Shared() = default;
+  explicit Shared(nb::handle object) : object_(object.inc_ref().ptr()) {}
+  ~Shared() { reset({}); }
+  Shared(const Shared&) = delete;
+  Shared& operator=(const Shared&) = delete;
 
-  bool operator()(const CommitEvent& event) {
-    if (Calls::get().closing.load()) return false;
-    if (on_commit_.is_none()) {
-      if (Clock::now() - last_look_ < look_interval) return true;
-      const nb::gil_scoped_acquire gil;
-      throw_on_signal();
-      last_look_ = Clock::now();
-      return true;
-    }
+  [[nodiscard]] nb::handle get() const noexcept { return object_; }
+  // With or without the GIL.
+  void reset(nb::object object) {
     const nb::gil_scoped_acquire gil;
-    throw_on_signal();
-    const nb::object answer = on_commit_(OwnedEvent(event));
-    return answer.is_none() || nb::cast<bool>(nb::bool_(answer));
+    const nb::object old = nb::steal(object_);
+    object_ = object.release().ptr();
   }
 
  private:
-  nb::handle on_commit_;
-  Clock::time_point last_look_ = Clock::now();
+  PyObject* object_ = nullptr;
+};
+
+struct CallbackRaised {};
+
+// A request's Python callbacks, which run on the engine's thread.
+class Callbacks {
+ public:
+  Callbacks(nb::handle on_commit, nb::handle on_done, std::shared_ptr<Shared> raised)
+      : on_commit_(on_commit), on_done_(on_done), raised_(std::move(raised)) {
+    Calls::get().begin();
+  }
+  ~Callbacks() {
+    on_commit_.reset({});
+    on_done_.reset({});
+    raised_.reset();
+    Calls::get().end();
+  }
+  Callbacks(const Callbacks&) = delete;
+  Callbacks& operator=(const Callbacks&) = delete;
+
+  bool commit(const CommitEvent& event) {
+    if (Calls::get().closing()) return false;
+    if (on_commit_.get().is_none()) return true;  // without a look at the GIL
+    const nb::gil_scoped_acquire gil;
+    try {
+      const nb::object answer = on_commit_.get()(OwnedEvent(event));
+      return answer.is_none() || nb::cast<bool>(nb::bool_(answer));
+    } catch (nb::python_error& error) {
+      raised_->reset(nb::borrow(error.value()));
+      throw CallbackRaised();
+    }
+  }
+
+  void done() {
+    if (Calls::get().closing() || on_done_.get().is_none()) return;
+    const nb::gil_scoped_acquire gil;
+    try {
+      on_done_.get()();
+    } catch (nb::python_error& error) {
+      error.restore();
+      PyErr_WriteUnraisable(on_done_.get().ptr());
+    }
+  }
+
+ private:
+  Shared on_commit_, on_done_;
+  std::shared_ptr<Shared> raised_;
+};
+
+struct PyRequest {
+  Request request;
+  std::shared_ptr<Shared> raised = std::make_shared<Shared>();  // by on_commit
+
+  // Waits with an eye on Ctrl-C, which ends a `blocking` call's request. False: `until` came first.
+  bool wait(std::optional<Clock::time_point> until, bool blocking) const {
+    const nb::gil_scoped_release release;
+    while (true) {
+      auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(look_interval);
+      if (until) {
+        time = std::min(time, std::max(std::chrono::nanoseconds(*until - Clock::now()),
+                                       std::chrono::nanoseconds(0)));
+      }
+      if (request.wait_for(time)) return true;
+      if (until && Clock::now() >= *until) return false;
+      const nb::gil_scoped_acquire gil;
+      if (PyErr_CheckSignals() == 0) continue;
+      nb::python_error signal;
+      if (blocking) {
+        const nb::gil_scoped_release without;
+        request.cancel();
+        while (!request.wait_for(std::chrono::hours(1))) {
+        }
+      }
+      throw signal;
+    }
+  }
+
+  GenerationResult result() const {
+    try {
+      return request.result();
+    } catch (const CallbackRaised&) {
+      PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(raised->get().ptr())),
+                      raised->get().ptr());
+      throw nb::python_error();
+    }
+  }
+};
+
+// Lets the engine's thread have the GIL while it waits for it to end.
+struct PyEngine {
+  std::unique_ptr<Engine> engine;
+
+  PyEngine(const std::string& package, const SessionOptions& options, const EngineLimits& limits)
+      : engine(std::make_unique<Engine>(package, options, limits)) {}
+  ~PyEngine() {
+    const nb::gil_scoped_release release;
+    engine.reset();
+  }
+  PyEngine(const PyEngine&) = delete;
+  PyEngine& operator=(const PyEngine&) = delete;
 };
 
 void init_engine(PyEngine* self, const std::string& package, int threads,
-                 const std::string& onnxruntime_library) {
+                 const std::string& onnxruntime_library, std::int64_t max_batch,
+                 std::int64_t max_waiting, std::optional<std::int64_t> cache_bytes) {
+  if (cache_bytes == 0) {
+    throw Error(ErrorCode::bad_config, "cache_bytes is 0; expected at least 1, or None");
+  }
   const nb::gil_scoped_release release;
-  new (self) PyEngine(package, {.threads = threads, .onnxruntime_library = onnxruntime_library});
+  new (self) PyEngine(package, {.threads = threads, .onnxruntime_library = onnxruntime_library},
+                      {.max_batch = max_batch,
+                       .max_waiting = max_waiting,
+                       .cache_bytes = cache_bytes.value_or(0)});
 }
 
-GenerationResult generate(PyEngine& self, nb::handle prompt_ids, const GenerationConfig& config,
-                          nb::handle on_commit) {
-  const std::vector<std::int32_t> ids = ids_from(prompt_ids, "prompt_ids");
-  if (!on_commit.is_none() && PyCallable_Check(on_commit.ptr()) == 0) {
-    throw nb::type_error("on_commit is not callable");
+void require_callable(nb::handle callback, const char* name) {
+  if (!callback.is_none() && PyCallable_Check(callback.ptr()) == 0) {
+    throw nb::type_error((std::string(name) + " is not callable").c_str());
   }
+}
+
+template <bool infills>
+PyRequest submit(PyEngine& self, nb::handle ids, const GenerationConfig& config,
+                 nb::handle on_commit, nb::handle on_done) {
+  const std::vector<std::int32_t> own_ids = ids_from(ids, infills ? "canvas_ids" : "prompt_ids");
+  require_callable(on_commit, "on_commit");
+  require_callable(on_done, "on_done");
   const GenerationConfig own_config = config;  // another thread may write to it meanwhile
-  Watcher watcher(on_commit);
-  return self.serve([&] { return self.generate(ids, own_config, std::ref(watcher)); });
+  PyRequest request;
+  auto callbacks = std::make_shared<Callbacks>(on_commit, on_done, request.raised);
+  const auto commit = [callbacks](const CommitEvent& event) { return callbacks->commit(event); };
+  const auto done = [callbacks] { callbacks->done(); };
+  callbacks.reset();
+  const nb::gil_scoped_release release;
+  request.request = infills ? self.engine->submit_infill(own_ids, own_config, commit, done)
+                            : self.engine->submit(own_ids, own_config, commit, done);
+  Calls::get().watch(request.request);
+  return request;
+}
+
+template <bool infills>
+GenerationResult generate(PyEngine& self, nb::handle ids, const GenerationConfig& config,
+                          nb::handle on_commit) {
+  self.engine->require_other_thread();
+  const PyRequest request = submit<infills>(self, ids, config, on_commit, nb::none());
+  static_cast<void>(request.wait({}, true));
+  return request.result();
+}
+
+GenerationResult result_of(const PyRequest& self, std::optional<double> timeout) {
+  std::optional<Clock::time_point> until;
+  constexpr double longest = 1e9;  // seconds; no overflow
+  if (timeout && !(*timeout >= 0.0)) {
+    throw Error(ErrorCode::bad_config, "timeout is " + std::to_string(*timeout) +
+                                           "; expected seconds >= 0, or None");
+  }
+  if (timeout) {
+    until = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                               std::chrono::duration<double>(std::min(*timeout, longest)));
+  }
+  if (!self.request.done()) self.request.require_other_thread();
+  if (!self.wait(until, false)) {
+    PyErr_SetString(PyExc_TimeoutError, "the request has not ended yet");
+    throw nb::python_error();
+  }
+  return self.result();
 }
 
 nb::ndarray<nb::numpy, float, nb::ndim<2>> logits(PyEngine& self, nb::handle ids,
@@ -140,9 +263,12 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> logits(PyEngine& self, nb::handle ids
                                                   std::optional<std::int64_t> block_length) {
   const std::vector<std::int32_t> input = ids_from(ids, "ids");
   const std::vector<std::int32_t> rows = ids_from(positions, "positions");
-  auto values = std::make_unique<std::vector<float>>(
-      self.serve([&] { return self.logits(input, rows, block_length); }));
-  const auto vocab_size = static_cast<std::size_t>(self.package().vocab_size);
+  auto values = std::make_unique<std::vector<float>>();
+  {
+    const nb::gil_scoped_release release;
+    *values = self.engine->logits(input, rows, block_length);
+  }
+  const auto vocab_size = static_cast<std::size_t>(self.engine->package().vocab_size);
   float* data = values->data();
   const nb::capsule owner(values.get(),
                           [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
@@ -188,24 +314,56 @@ std::vector<std::int32_t> ids_from(nb::handle ids, std::string_view what) {
 
 void bind_engine(nb::module_& m) {
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(&Calls::close));
+  nb::class_<PyRequest>(m, "Request", "A request under way, from Engine.submit.")
+      .def("result", &result_of, "timeout"_a = nb::none(),
+           nb::sig("def result(self, timeout: float | None = None) -> GenerationResult"),
+           "Waits, `timeout` seconds at most. Errors: TimeoutError; NumericError, BackendError of\n"
+           "the request's passes; what on_commit raised; ConfigError in a callback.")
+      .def(
+          "cancel", [](const PyRequest& self) { self.request.cancel(); },
+          "Ends the request before its next pass, finish_reason 'abort'; nothing if it has ended.")
+      .def_prop_ro(
+          "done", [](const PyRequest& self) { return self.request.done(); },
+          "Whether the request has ended.");
+
+  constexpr const char* ids_type =
+      "collections.abc.Iterable[int] | numpy.typing.NDArray[numpy.int32], "
+      "config: GenerationConfig = ..., "
+      "on_commit: collections.abc.Callable[[CommitEvent], bool | None] | None = None";
+  const auto signature = [&](const char* name, const char* ids, bool waits) {
+    return std::string("def ") + name + "(self, " + ids + ": " + ids_type +
+           (waits ? ") -> GenerationResult"
+                  : ", on_done: collections.abc.Callable[[], object] | None = None) -> Request");
+  };
   nb::class_<PyEngine>(
       m, "Engine",
       "Token ids in, token ids out: a package, loaded once.\n\n"
-      "Calls from several threads are served one after another; a call from the engine's own\n"
-      "callback is an error, and a callback that waits for such a call in another thread hangs.\n"
-      "Errors: PackageError, BackendError.")
+      "Requests of all threads are decoded side by side, pass by pass, on a thread of the engine's\n"
+      "own; callbacks run there, hold up all requests, and must not wait for the engine.\n"
+      "Errors: PackageError, BackendError; ConfigError for limits out of range.")
       .def("__init__", &init_engine, "package"_a, nb::kw_only(), "threads"_a = 0,
-           "onnxruntime_library"_a = "")
-      .def("generate", &generate, "prompt_ids"_a, "config"_a = GenerationConfig(),
-           "on_commit"_a = nb::none(),
-           nb::sig("def generate(self, prompt_ids: collections.abc.Iterable[int] | "
-                   "numpy.typing.NDArray[numpy.int32], config: GenerationConfig = ..., "
-                   "on_commit: collections.abc.Callable[[CommitEvent], bool | None] | None = None)"
-                   " -> GenerationResult"),
+           "onnxruntime_library"_a = "", "max_batch"_a = EngineLimits().max_batch,
+           "max_waiting"_a = EngineLimits().max_waiting, "cache_bytes"_a = nb::none())
+      .def("generate", &generate<false>, "prompt_ids"_a, "config"_a = GenerationConfig(),
+           "on_commit"_a = nb::none(), nb::sig(signature("generate", "prompt_ids", true).c_str()),
            "Decodes config.max_new_tokens positions after the prompt.\n\n"
            "prompt_ids: [P] ids in [0, vocab_size), no mask token, P may be 0. on_commit: called\n"
-           "after every pass; False aborts. The GIL is released between calls of it.\n"
-           "Errors: ConfigError before any pass; NumericError, BackendError during one.")
+           "after every pass on the engine's thread; False aborts, what it raises comes out.\n"
+           "Errors: ConfigError, OverloadedError before any pass; NumericError, BackendError\n"
+           "during one.")
+      .def("submit", &submit<false>, "prompt_ids"_a, "config"_a = GenerationConfig(),
+           "on_commit"_a = nb::none(), "on_done"_a = nb::none(), nb::keep_alive<0, 1>(),
+           nb::sig(signature("submit", "prompt_ids", false).c_str()),
+           "The same without waiting. on_done: called on the engine's thread at the end.")
+      .def("infill", &generate<true>, "canvas_ids"_a, "config"_a = GenerationConfig(),
+           "on_commit"_a = nb::none(), nb::sig(signature("infill", "canvas_ids", true).c_str()),
+           "Fills the mask tokens among canvas_ids; the other tokens never change.\n\n"
+           "canvas_ids: [L], at least one mask token. The result is the whole canvas, positions of\n"
+           "events are indices into it. Nothing ends it early; max_new_tokens is ignored.")
+      .def("submit_infill", &submit<true>, "canvas_ids"_a, "config"_a = GenerationConfig(),
+           "on_commit"_a = nb::none(), "on_done"_a = nb::none(), nb::keep_alive<0, 1>(),
+           nb::sig(signature("submit_infill", "canvas_ids", false).c_str()),
+           "The same without waiting.")
       .def("logits", &logits, "ids"_a, "positions"_a, "block_length"_a = nb::none(),
            nb::sig("def logits(self, ids: collections.abc.Iterable[int] | "
                    "numpy.typing.NDArray[numpy.int32], positions: collections.abc.Iterable[int] | "
@@ -214,10 +372,10 @@ void bind_engine(nb::module_& m) {
            "One plain pass without cache: float32 logits [len(positions), vocab_size], before any\n"
            "logit shift. block_length: of block-causal attention, None = the package's.")
       .def_prop_ro(
-          "package", [](const PyEngine& e) -> const PackageInfo& { return e.package(); },
+          "package", [](const PyEngine& e) -> const PackageInfo& { return e.engine->package(); },
           nb::rv_policy::reference_internal)
       .def_prop_ro(
-          "backend", [](const PyEngine& e) { return e.backend(); },
+          "backend", [](const PyEngine& e) { return e.engine->backend(); },
           "Name, version and device, for people.");
 }
 

@@ -13,6 +13,7 @@ struct ErrorTypes {
   PyObject* package;
   PyObject* config;
   PyObject* backend;
+  PyObject* overloaded;
   PyObject* numeric;
 };
 
@@ -35,6 +36,7 @@ void translate(const std::exception_ptr& problem, void* payload) {
       case ErrorCode::bad_package: type = types->package; break;
       case ErrorCode::bad_config: type = types->config; break;
       case ErrorCode::backend: type = types->backend; break;
+      case ErrorCode::overloaded: type = types->overloaded; break;
       case ErrorCode::numeric: type = types->numeric; break;
     }
     PyErr_SetString(type, error.what());
@@ -51,6 +53,7 @@ void bind_errors(nb::module_& m) {
       add_error(m, "PackageError", "The package is missing, damaged or from the future.", base),
       add_error(m, "ConfigError", "An option or a prompt that cannot be honoured.", value_bases),
       add_error(m, "BackendError", "The inference library is missing, too old, or failed.", base),
+      add_error(m, "OverloadedError", "Too many requests are waiting: try again later.", base),
       add_error(m, "NumericError", "The model answered with what is no probability.", base)};
   nb::register_exception_translator(translate, &types);
 }

@@ -1,14 +1,13 @@
 #include "fastdllm/engine.hpp"
 
-#include <atomic>
-#include <mutex>
+#include <algorithm>
 #include <numeric>
-#include <thread>
 #include <utility>
 
 #include "canvas.hpp"
 #include "concat.hpp"
-#include "model.hpp"
+#include "sampler.hpp"
+#include "scheduler.hpp"
 #include "unmask_loop.hpp"
 
 namespace fastdllm {
@@ -33,7 +32,7 @@ void require_prompt(const PackageInfo& package, std::span<const std::int32_t> id
   for (std::size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] == package.mask_token_id) {
       reject(concat("prompt id ", ids[i], " at index ", i,
-                    " is the mask token; a prompt holds given tokens only"));
+                    " is the mask token; a prompt holds given tokens only, infill fills gaps"));
     }
   }
   const std::int64_t length = std::ssize(ids);
@@ -47,6 +46,37 @@ void require_prompt(const PackageInfo& package, std::span<const std::int32_t> id
   }
 }
 
+void require_canvas(const PackageInfo& package, std::span<const std::int32_t> ids) {
+  require_ids(package, ids);
+  const std::int64_t length = std::ssize(ids);
+  const std::int64_t gap = std::find(ids.begin(), ids.end(), package.mask_token_id) - ids.begin();
+  if (gap == length) {
+    reject(concat("none of the ", length, " canvas ids is the mask token ", package.mask_token_id,
+                  "; expected at least one gap to fill"));
+  }
+  if (gap < package.min_prompt_length) {
+    reject(concat("the first gap is at index ", gap, "; this model needs at least ",
+                  package.min_prompt_length, " given tokens before it"));
+  }
+  if (length > package.max_context_length) {
+    reject(concat("the canvas has ", length, " tokens, longer than the model's context of ",
+                  package.max_context_length));
+  }
+}
+
+void require_deferred(const GenerationConfig& config, bool block_causal) {
+  if (!config.deferred_window) return;
+  const auto refuse = [](std::string_view what) {
+    reject(concat("deferred_window needs ", what));
+  };
+  if (block_causal) refuse("a bidirectional model; this one is block-causal");
+  if (goes_by_schedule(config)) {
+    refuse("a rule of confidence; expected threshold, factor, frechet or entropy_bound");
+  }
+  if (config.editing_threshold) refuse("tokens that stay; expected no editing_threshold");
+  if (config.stop_at == StopAt::block) refuse("stop_at 'token': there are no blocks to end with");
+}
+
 // What the options mean depends on the model.
 void require_options(const PackageInfo& package, const GenerationConfig& config) {
   const BlockLayout layout = layout_of(package, config);
@@ -57,17 +87,15 @@ void require_options(const PackageInfo& package, const GenerationConfig& config)
     reject(concat("block_length is ", layout.block_length,
                   "; expected at most the model's context of ", package.max_context_length));
   }
+  if (config.suffix_window && layout.absolute) {
+    reject("suffix_window is for bidirectional models; a block-causal one never sees the suffix");
+  }
+  require_deferred(config, layout.absolute);
   const bool sub_blocks = layout.sub_block_length < layout.block_length;
   if (config.editing_threshold && (package.logits_shift > 0 || sub_blocks)) {
     reject("editing_threshold needs a model without logit shift and blocks without sub-blocks");
   }
-  if (!config.stop_token_ids) return;
-  for (const std::int32_t id : *config.stop_token_ids) {
-    if (id < 0 || id >= package.vocab_size || id == package.mask_token_id) {
-      reject(concat("stop_token_ids holds ", id, "; expected ids in [0, ", package.vocab_size,
-                    ") other than the mask token"));
-    }
-  }
+  require_token_options(package, config);
 }
 
 void require_supported(const PackageInfo& package) {
@@ -89,34 +117,25 @@ void require_supported(const PackageInfo& package) {
 }  // namespace
 
 struct Engine::State {
-  explicit State(PackageInfo package, std::unique_ptr<Session> session)
-      : model(std::move(package), std::move(session)) {}
+  State(PackageInfo package, std::unique_ptr<Session> session, const EngineLimits& limits)
+      : scheduler(std::make_shared<Scheduler>(std::move(package), std::move(session), limits)) {}
+  ~State() { scheduler->stop(); }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
 
-  Model model;
-  std::mutex mutex;
-  std::atomic<std::thread::id> running{};
+  std::shared_ptr<Scheduler> scheduler;
 };
 
 namespace {
 
-// Serves one call at a time and refuses a call from inside the running one.
-class Turn {
- public:
-  Turn(std::mutex& mutex, std::atomic<std::thread::id>& running) : running_(running) {
-    if (running.load() == std::this_thread::get_id()) {
-      reject("the engine was called from its own commit callback; use a second engine there");
-    }
-    lock_ = std::unique_lock(mutex);
-    running_.store(std::this_thread::get_id());
-  }
-  ~Turn() { running_.store({}); }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-
- private:
-  std::atomic<std::thread::id>& running_;
-  std::unique_lock<std::mutex> lock_;
-};
+void require_limits(const EngineLimits& limits) {
+  const auto require = [](std::string_view name, std::int64_t value, std::int64_t least) {
+    if (value < least) reject(concat(name, " is ", value, "; expected at least ", least));
+  };
+  require("max_batch", limits.max_batch, 1);
+  require("max_waiting", limits.max_waiting, 0);
+  require("cache_bytes", limits.cache_bytes, 0);
+}
 
 std::unique_ptr<Session> open_graph(const PackageInfo& package, const SessionOptions& options) {
   constexpr int most_threads = 256;
@@ -128,16 +147,36 @@ std::unique_ptr<Session> open_graph(const PackageInfo& package, const SessionOpt
 
 }  // namespace
 
-Engine::Engine(const std::filesystem::path& package, const SessionOptions& options) {
+GenerationResult Request::result() const {
+  if (!done()) require_other_thread();
+  return job_->answer.get();
+}
+
+bool Request::wait_for(std::chrono::nanoseconds time) const {
+  return job_->answer.wait_for(time) == std::future_status::ready;
+}
+
+void Request::require_other_thread() const {
+  fastdllm::require_other_thread(*job_->thread);
+}
+
+void Request::cancel() const noexcept {
+  job_->cancelled.store(true);
+}
+
+Engine::Engine(const std::filesystem::path& package, const SessionOptions& options,
+               const EngineLimits& limits) {
+  require_limits(limits);
   PackageInfo info = read_package(package);
   require_supported(info);
   std::unique_ptr<Session> session = open_graph(info, options);
-  state_ = std::make_unique<State>(std::move(info), std::move(session));
+  state_ = std::make_unique<State>(std::move(info), std::move(session), limits);
 }
 
-Engine::Engine(PackageInfo package, std::unique_ptr<Session> session) {
+Engine::Engine(PackageInfo package, std::unique_ptr<Session> session, const EngineLimits& limits) {
+  require_limits(limits);
   require_supported(package);
-  state_ = std::make_unique<State>(std::move(package), std::move(session));
+  state_ = std::make_unique<State>(std::move(package), std::move(session), limits);
 }
 
 Engine::~Engine() = default;
@@ -146,11 +185,40 @@ Engine& Engine::operator=(Engine&&) noexcept = default;
 
 GenerationResult Engine::generate(std::span<const std::int32_t> prompt_ids,
                                   const GenerationConfig& config, const CommitCallback& on_commit) {
+  require_other_thread();
+  return submit(prompt_ids, config, on_commit).result();
+}
+
+Request Engine::submit(std::span<const std::int32_t> prompt_ids, const GenerationConfig& config,
+                       CommitCallback on_commit, DoneCallback on_done) {
   validate(config);
   require_options(package(), config);
   require_prompt(package(), prompt_ids, config);
-  const Turn turn(state_->mutex, state_->running);
-  return run_unmask_loop(state_->model, prompt_ids, config, on_commit);
+  Canvas canvas(prompt_ids, config.max_new_tokens, layout_of(package(), config),
+                package().mask_token_id);
+  return Request(state_->scheduler->submit(
+      std::make_unique<UnmaskLoop>(package(), std::move(canvas), config, false,
+                                   std::move(on_commit)),
+      std::move(on_done)));
+}
+
+GenerationResult Engine::infill(std::span<const std::int32_t> canvas_ids,
+                                const GenerationConfig& config, const CommitCallback& on_commit) {
+  require_other_thread();
+  return submit_infill(canvas_ids, config, on_commit).result();
+}
+
+Request Engine::submit_infill(std::span<const std::int32_t> canvas_ids,
+                              const GenerationConfig& config, CommitCallback on_commit,
+                              DoneCallback on_done) {
+  validate(config);
+  require_options(package(), config);
+  require_canvas(package(), canvas_ids);
+  Canvas canvas(canvas_ids, layout_of(package(), config), package().mask_token_id);
+  return Request(state_->scheduler->submit(
+      std::make_unique<UnmaskLoop>(package(), std::move(canvas), config, true,
+                                   std::move(on_commit)),
+      std::move(on_done)));
 }
 
 std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
@@ -183,21 +251,32 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
   }
   if (positions.empty()) return {};
 
-  const Turn turn(state_->mutex, state_->running);
-  state_->model.begin({.canvas_length = length,
-                       .max_logit_rows = std::ssize(positions),
-                       .cache_rows = 0,
-                       .wanted = {.logits = true}});
-  const Predictions predictions = state_->model.run(pass, ids);
-  return {predictions.logits.begin(), predictions.logits.end()};
+  std::vector<float> values;
+  state_->scheduler->between_passes([&](Model& model) {
+    std::uint64_t clock = 0;
+    BlockCache nothing(model.session(), model.package(), 1, clock);
+    Feed feed;
+    feed.pass = &pass;
+    feed.ids = ids;
+    feed.cache = &nothing;
+    feed.wanted.logits = true;
+    Feed* feeds[] = {&feed};
+    model.run(feeds);
+    values.assign(feed.predictions.logits.begin(), feed.predictions.logits.end());
+  });
+  return values;
+}
+
+void Engine::require_other_thread() const {
+  state_->scheduler->require_other_thread();
 }
 
 const PackageInfo& Engine::package() const noexcept {
-  return state_->model.package();
+  return state_->scheduler->model().package();
 }
 
 std::string Engine::backend() const {
-  return state_->model.session().description();
+  return state_->scheduler->model().session().description();
 }
 
 }  // namespace fastdllm

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::int64_t most_steps = std::int64_t{1} << 20;  // passes of no effect are counted off
 constexpr double largest_cfg_scale = 1e6;                   // logits are combined in f32
+constexpr double largest_bias = 1e6;                        // likewise; banned tokens need no more
 
 [[noreturn]] void reject(const std::string& message) {
   throw Error(ErrorCode::bad_config, message);
@@ -85,8 +86,9 @@ void require_biases(const GenerationConfig& config) {
   std::vector<std::int32_t> ids;
   for (const auto& [id, bias] : config.logit_bias) {
     require_id("logit_bias", id);
-    if (!std::isfinite(bias)) {
-      reject(concat("logit_bias of token ", id, " is ", bias, "; expected a finite number"));
+    if (!(std::abs(bias) <= largest_bias)) {
+      reject(concat("logit_bias of token ", id, " is ", bias, "; expected a number in [-",
+                    largest_bias, ", ", largest_bias, "]"));
     }
     ids.push_back(id);
   }

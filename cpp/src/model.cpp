@@ -102,7 +102,7 @@ std::size_t Model::find_output(std::string_view name, ElementType type,
 bool Model::can_share(const Feed& a, const Feed& b) noexcept {
   const Pass& p = *a.pass;
   const Pass& q = *b.pass;
-  return p.present_length == 0 && q.present_length == 0 && a.cache->batch() == 1 &&
+  return p.rows.size() > 1 && p.present_length == 0 && q.present_length == 0 && a.cache->batch() == 1 &&
          b.cache->batch() == 1 && p.rows.size() == q.rows.size() &&
          a.cache->length(p.past) == b.cache->length(q.past) &&
          (p.causal_block_length > 0) == (q.causal_block_length > 0) &&
@@ -112,7 +112,8 @@ bool Model::can_share(const Feed& a, const Feed& b) noexcept {
 void Model::run(std::span<Feed* const> feeds) {
   feeds_.assign(feeds.begin(), feeds.end());
   batch_ = feeds_.size() > 1 ? std::ssize(feeds_) : feeds_[0]->cache->batch();
-  logit_rows_ = 0;
+  // Backends compute a single row by another kernel than one of many, with other roundings.
+  logit_rows_ = 2;
   for (const Feed* feed : feeds_) {
     logit_rows_ = std::max<std::int64_t>(logit_rows_, std::ssize(feed->pass->logit_rows));
   }
@@ -272,10 +273,11 @@ void Model::bind_present() {
 void Model::hand_out() {
   for (std::size_t i = 0; i < feeds_.size(); ++i) {
     Feed& feed = *feeds_[i];
-    const std::size_t own = feed.pass->logit_rows.size() *
-                            static_cast<std::size_t>(feeds_.size() > 1 ? 1 : batch_);
-    const std::size_t first = i * static_cast<std::size_t>(logit_rows_);
+    const auto rows = static_cast<std::size_t>(logit_rows_);
+    const std::size_t own = rows * (feeds_.size() > 1 ? 1 : static_cast<std::size_t>(batch_));
+    const std::size_t first = i * rows;
     feed.predictions = {};
+    feed.predictions.stride = rows;
     if (feed.wanted.logits) {
       const auto vocab_size = static_cast<std::size_t>(package_.vocab_size);
       feed.predictions.logits = std::span(logits_).subspan(first * vocab_size, own * vocab_size);

@@ -16,14 +16,15 @@
 
 namespace fastdllm {
 
-/// What a pass says of its N wanted rows; B = 2 when guided, else 1. Empty where not asked for.
-/// Borrowed until the next run.
+/// What a pass says of its wanted rows, first ones of N; B = 2 when guided, else 1. Empty where not
+/// asked for. Borrowed until the next run.
 struct Predictions {
   std::span<const std::int64_t> token_ids;   ///< [B * N] arg-max without the mask token
   std::span<const float> complement;         ///< [B * N] 1 - softmax probability of it
   std::span<const float> second_confidence;  ///< [B * N] that of the next best token
   std::span<const float> entropy;            ///< [B * N] nats
   std::span<const float> logits;             ///< [B * N * V]
+  std::size_t stride = 0;                    ///< N, at least 2
 };
 
 /// Which predictions a request's passes hand back: logits alone, or token_ids and complement with

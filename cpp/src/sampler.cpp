@@ -1,5 +1,8 @@
 #include "sampler.hpp"
 
+#include <algorithm>
+#include <limits>
+
 #include "concat.hpp"
 #include "fastdllm/error.hpp"
 #include "unmask_policy.hpp"
@@ -7,15 +10,44 @@
 namespace fastdllm {
 namespace {
 
+// A bias or a ban changes every probability of its row, so the graph's candidates say too little.
+bool rewrites_logits(const GenerationConfig& config) noexcept {
+  return config.cfg_scale > 0.0 || !config.logit_bias.empty() || !config.banned_token_ids.empty();
+}
+
+void require_token(std::string_view option, std::int32_t id, const PackageInfo& package) {
+  if (id >= 0 && id < package.vocab_size && id != package.mask_token_id) return;
+  throw Error(ErrorCode::bad_config, concat(option, " holds ", id, "; expected ids in [0, ",
+                                            package.vocab_size, ") other than the mask token"));
+}
+
 Wanted wanted_of(const GenerationConfig& config, const PackageInfo& package) {
-  const bool filtered =
-      package.confidence == ConfidenceKind::processed && (config.top_p < 1.0 || config.top_k > 0);
-  if (config.temperature > 0.0 || config.cfg_scale > 0.0 || filtered) return {.logits = true};
+  const bool filtered = package.confidence == ConfidenceKind::processed &&
+                        (config.top_p < 1.0 || config.top_k > 0 || config.min_p > 0.0);
+  if (config.temperature > 0.0 || rewrites_logits(config) || filtered) return {.logits = true};
   return {.second_confidence = config.remasking == Remasking::margin,
           .entropy = config.remasking == Remasking::entropy || config.entropy_bound.has_value()};
 }
 
 }  // namespace
+
+void require_token_options(const PackageInfo& package, const GenerationConfig& config) {
+  if (config.stop_token_ids) {
+    for (const std::int32_t id : *config.stop_token_ids) {
+      require_token("stop_token_ids", id, package);
+    }
+  }
+  for (const auto& [id, bias] : config.logit_bias) require_token("logit_bias", id, package);
+  std::vector<std::int32_t> banned = config.banned_token_ids;
+  for (const std::int32_t id : banned) require_token("banned_token_ids", id, package);
+  std::sort(banned.begin(), banned.end());
+  const auto different = std::unique(banned.begin(), banned.end()) - banned.begin();
+  if (different >= package.vocab_size - 1) {
+    throw Error(ErrorCode::bad_config,
+                "banned_token_ids holds every token but the mask token; "
+                "expected at least one to remain");
+  }
+}
 
 Sampler::Sampler(const GenerationConfig& config, const PackageInfo& package, std::int64_t max_rows)
     : config_(config),
@@ -26,6 +58,7 @@ Sampler::Sampler(const GenerationConfig& config, const PackageInfo& package, std
                       .temperature = config.temperature,
                       .top_p = config.top_p,
                       .top_k = config.top_k,
+                      .min_p = config.min_p,
                       .processed = package.confidence == ConfidenceKind::processed,
                       .statistics = config.remasking == Remasking::margin ||
                                     config.remasking == Remasking::entropy ||
@@ -34,14 +67,14 @@ Sampler::Sampler(const GenerationConfig& config, const PackageInfo& package, std
       confidences_(static_cast<std::size_t>(max_rows)),
       scores_(static_cast<std::size_t>(max_rows)),
       entropies_(static_cast<std::size_t>(max_rows)),
-      guided_(config.cfg_scale > 0.0 ? static_cast<std::size_t>(package.vocab_size) : 0) {}
+      row_(rewrites_logits(config) ? static_cast<std::size_t>(package.vocab_size) : 0) {}
 
 Proposals Sampler::propose(const Predictions& predictions, std::span<const std::int64_t> positions,
                            std::int64_t step) {
   const std::size_t count = positions.size();
   for (std::size_t i = 0; i < count; ++i) {
     const NoiseKey key{config_.seed, positions[i], step};
-    const Proposal proposal = wanted_.logits ? from_logits(predictions.logits, i, count, key)
+    const Proposal proposal = wanted_.logits ? from_logits(predictions, i, key)
                                              : from_graph(predictions, i);
     check(positions[i], step, proposal.token_id, proposal.confidence);
     token_ids_[i] = proposal.token_id;
@@ -53,14 +86,18 @@ Proposals Sampler::propose(const Predictions& predictions, std::span<const std::
           std::span(scores_).first(count), std::span(entropies_).first(count)};
 }
 
-Proposal Sampler::from_logits(std::span<const float> logits, std::size_t row, std::size_t rows,
+Proposal Sampler::from_logits(const Predictions& predictions, std::size_t row,
                               const NoiseKey& key) {
   const auto vocab_size = static_cast<std::size_t>(vocab_size_);
-  std::span<const float> own = logits.subspan(row * vocab_size, vocab_size);
+  const std::span<const float> own = predictions.logits.subspan(row * vocab_size, vocab_size);
+  if (row_.empty()) return token_sampler_.propose(own, key);
   if (config_.cfg_scale > 0.0) {
-    own = guided(own, logits.subspan((rows + row) * vocab_size, vocab_size));
+    guide(own, predictions.logits.subspan((predictions.stride + row) * vocab_size, vocab_size));
+  } else {
+    std::copy(own.begin(), own.end(), row_.begin());
   }
-  return token_sampler_.propose(own, key);
+  bias();
+  return token_sampler_.propose(row_, key);
 }
 
 Proposal Sampler::from_graph(const Predictions& predictions, std::size_t row) {
@@ -92,13 +129,21 @@ double Sampler::score(const Proposal& proposal, const NoiseKey& key) const {
   return score;
 }
 
-std::span<const float> Sampler::guided(std::span<const float> conditional,
-                                       std::span<const float> unconditional) {
+void Sampler::guide(std::span<const float> conditional, std::span<const float> unconditional) {
   const float weight = static_cast<float>(config_.cfg_scale) + 1.0F;
-  for (std::size_t v = 0; v < guided_.size(); ++v) {
-    guided_[v] = unconditional[v] + weight * (conditional[v] - unconditional[v]);
+  for (std::size_t v = 0; v < row_.size(); ++v) {
+    row_[v] = unconditional[v] + weight * (conditional[v] - unconditional[v]);
   }
-  return guided_;
+}
+
+void Sampler::bias() {
+  for (const auto& [id, bias] : config_.logit_bias) {
+    float& logit = row_[static_cast<std::size_t>(id)];
+    logit = static_cast<float>(double{logit} + bias);
+  }
+  for (const std::int32_t id : config_.banned_token_ids) {
+    row_[static_cast<std::size_t>(id)] = -std::numeric_limits<float>::infinity();
+  }
 }
 
 void Sampler::check(std::int64_t position, std::int64_t step, std::int64_t token_id,

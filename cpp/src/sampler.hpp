@@ -19,6 +19,10 @@ struct Proposals {
   std::span<const double> entropies;    ///< nats; zeros unless remasking or entropy_bound asks
 };
 
+/// Whether the options name tokens that this model has and leave one to propose. Errors:
+/// Error{bad_config} naming the option.
+void require_token_options(const PackageInfo& package, const GenerationConfig& config);
+
 class Sampler {
  public:
   Sampler(const GenerationConfig& config, const PackageInfo& package, std::int64_t max_rows);
@@ -32,11 +36,13 @@ class Sampler {
                                   std::span<const std::int64_t> positions, std::int64_t step);
 
  private:
-  /// Classifier-free guidance (arXiv 2502.09992): u + (cfg_scale + 1) (c - u), in f32.
-  [[nodiscard]] std::span<const float> guided(std::span<const float> conditional,
-                                              std::span<const float> unconditional);
-  [[nodiscard]] Proposal from_logits(std::span<const float> logits, std::size_t row,
-                                     std::size_t rows, const NoiseKey& key);
+  /// A row of logits [V], written to row_. Classifier-free guidance (arXiv 2502.09992):
+  /// u + (cfg_scale + 1) (c - u), in f32.
+  void guide(std::span<const float> conditional, std::span<const float> unconditional);
+  /// logit_bias, rounded once, and banned_token_ids.
+  void bias();
+  [[nodiscard]] Proposal from_logits(const Predictions& predictions, std::size_t row,
+                                     const NoiseKey& key);
   [[nodiscard]] static Proposal from_graph(const Predictions& predictions, std::size_t row);
   [[nodiscard]] double score(const Proposal& proposal, const NoiseKey& key) const;
   void check(std::int64_t position, std::int64_t step, std::int64_t token_id,
@@ -49,7 +55,7 @@ class Sampler {
   TokenSampler token_sampler_;
   std::vector<std::int32_t> token_ids_;
   std::vector<double> confidences_, scores_, entropies_;
-  std::vector<float> guided_;
+  std::vector<float> row_;  // empty where logits are taken as they are
 };
 
 }  // namespace fastdllm

@@ -9,6 +9,8 @@
 namespace fastdllm {
 namespace {
 
+constexpr float dropped = -std::numeric_limits<float>::infinity();
+
 enum class Stream : std::uint32_t { token = 0, position = 1, choice = 2 };
 
 double to_uniform(std::uint32_t word) noexcept {
@@ -69,24 +71,36 @@ double position_gumbel(const NoiseKey& key) noexcept {
 }
 
 bool TokenSampler::filters(std::size_t vocab_size) const noexcept {
-  return options_.top_p < 1.0 ||
+  return options_.top_p < 1.0 || options_.min_p > 0.0 ||
          (options_.top_k > 0 && static_cast<std::size_t>(options_.top_k) < vocab_size);
 }
 
-// Keeps the best top_k tokens and of them those before which less than top_p is cumulated.
+// The mask token counts in the probabilities and is not kept: it could not be proposed.
 void TokenSampler::filter(std::span<const float> logits) {
+  const double scale = options_.temperature > 0.0 ? options_.temperature : 1.0;
+  if (options_.top_p < 1.0 || options_.top_k > 0) {
+    keep_best(logits, scale);
+  } else {
+    kept_.assign(logits.begin(), logits.end());
+    kept_[static_cast<std::size_t>(options_.mask_token_id)] = dropped;
+  }
+  if (options_.min_p > 0.0) drop_below_min_p(scale);
+}
+
+// Keeps the best top_k tokens and of them those before which no more than top_p is cumulated.
+void TokenSampler::keep_best(std::span<const float> logits, double scale) {
   order_.resize(logits.size());
   std::iota(order_.begin(), order_.end(), 0);
+  std::erase(order_, options_.mask_token_id);
   std::sort(order_.begin(), order_.end(), [&](std::int32_t a, std::int32_t b) {
     const float x = logits[static_cast<std::size_t>(a)];
     const float y = logits[static_cast<std::size_t>(b)];
     return x != y ? x > y : a < b;
   });
-  const double scale = options_.temperature > 0.0 ? options_.temperature : 1.0;
-  const double largest = logits[static_cast<std::size_t>(order_.front())];
+  const double largest = *std::max_element(logits.begin(), logits.end());
   double total = 0.0;
   for (const float logit : logits) total += std::exp((double{logit} - largest) / scale);
-  kept_.assign(logits.size(), -std::numeric_limits<float>::infinity());
+  kept_.assign(logits.size(), dropped);
   double before = 0.0;
   std::size_t count = 0;
   for (const std::int32_t id : order_) {
@@ -96,6 +110,14 @@ void TokenSampler::filter(std::span<const float> logits) {
     kept_[v] = logits[v];
     before += std::exp((double{logits[v]} - largest) / scale) / total;
     ++count;
+  }
+}
+
+void TokenSampler::drop_below_min_p(double scale) {
+  const double best = *std::max_element(kept_.begin(), kept_.end());
+  const double least = best + scale * std::log(options_.min_p);
+  for (float& logit : kept_) {
+    if (logit < least) logit = dropped;
   }
 }
 
@@ -133,8 +155,9 @@ Proposal TokenSampler::propose(std::span<const float> logits, const NoiseKey& ke
     kept = kept_;
   }
   std::size_t chosen = choose(kept, key);
-  if (chosen == logits.size()) chosen = choose(logits, key);  // the mask token alone was kept
-  if (chosen == logits.size()) chosen = mask == 0 ? 1 : 0;    // no number at all: NaN, see below
+  if (chosen == logits.size()) {  // no number but the mask token's
+    return {mask == 0 ? 1 : 0, std::numeric_limits<double>::quiet_NaN()};
+  }
 
   const bool scaled = options_.processed && options_.temperature > 0.0;
   const auto tempered = [&](double x) { return scaled ? x / options_.temperature : x; };

@@ -44,17 +44,21 @@ class TokenSampler {
     double temperature = 0.0;        ///< 0 = arg-max, else a Gumbel-max sample
     double top_p = 1.0;              ///< keep the best tokens until their probability passes this
     std::int64_t top_k = 0;          ///< keep the k best tokens; 0 = all
+    double min_p = 0.0;              ///< of those, keep these at least so many times as probable
+                                     ///< as the best one
     bool processed = false;          ///< probabilities are those of the distribution sampled from
     bool statistics = false;         ///< fill margin and entropy
   };
   explicit TokenSampler(const Options& options) : options_(options) {}
 
-  /// logits: f32 [V]; V >= 2. Probabilities are softmaxes over all logits, mask token included, or
-  /// over the kept ones where `processed`, in f64.
+  /// logits: f32 [V]; V >= 2; minus infinity: never proposed. Probabilities are softmaxes over all
+  /// logits, mask token included, or over the kept ones where `processed`, in f64.
   [[nodiscard]] Proposal propose(std::span<const float> logits, const NoiseKey& key);
 
  private:
   void filter(std::span<const float> logits);
+  void keep_best(std::span<const float> logits, double scale);
+  void drop_below_min_p(double scale);
   [[nodiscard]] std::size_t choose(std::span<const float> logits, const NoiseKey& key) const;
   [[nodiscard]] bool filters(std::size_t vocab_size) const noexcept;
 

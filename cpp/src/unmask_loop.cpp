@@ -11,6 +11,13 @@ constexpr std::int64_t least_rows_worth_a_cut = 128;
 // A deferred window is anchored anew after so many tokens (arXiv 2601.02076).
 constexpr std::int64_t usual_refresh_tokens = 16;
 
+// A cache saves nothing where a refresh leaves hardly more than the block's own rows to compute.
+CacheMode best_cache(const PackageInfo& package, const Canvas& canvas) noexcept {
+  if (package.attention == AttentionKind::block_causal) return CacheMode::dual;
+  const std::int64_t block_length = canvas.block(0).length();
+  return (canvas.length() - block_length) * 4 <= block_length ? CacheMode::none : CacheMode::dual;
+}
+
 GenerationConfig resolved(GenerationConfig config, const PackageInfo& package,
                           const Canvas& canvas) {
   if (config.cache == CacheMode::automatic) config.cache = best_cache(package, canvas);
@@ -56,20 +63,21 @@ std::int64_t UnmaskLoop::most_cached_rows() const noexcept {
                                                            : planner_.most_cached_rows();
 }
 
-std::span<const std::int32_t> UnmaskLoop::reusable_ids() const noexcept {
+std::int64_t UnmaskLoop::rows_to_reuse(const BlockCache& cache) const noexcept {
   const bool block_causal = package_.attention == AttentionKind::block_causal;
-  if (!block_causal || config_.cache == CacheMode::none || batch() > 1) return {};
+  if (!block_causal || config_.cache == CacheMode::none || batch() > 1) return 0;
   std::int64_t most = canvas_.block(0).start;
   // The last committed row's output gives the first new token: it has to be computed again.
   if (package_.seed_token && most == canvas_.prompt_length()) most -= block_length();
-  return canvas_.ids().first(static_cast<std::size_t>(std::max<std::int64_t>(most, 0)));
+  const auto ids = canvas_.ids().first(static_cast<std::size_t>(std::max<std::int64_t>(most, 0)));
+  const std::int64_t rows = cache.reusable_rows(ids, block_length());
+  return rows < cache.committed_length() && rows < least_rows_worth_a_cut ? 0 : rows;
 }
 
 void UnmaskLoop::start(BlockCache& cache) {
   feed_.cache = &cache;
   cache.drop_refreshed();
-  std::int64_t rows = cache.reusable_rows(reusable_ids(), block_length());
-  if (rows < cache.committed_length() && rows < least_rows_worth_a_cut) rows = 0;
+  const std::int64_t rows = rows_to_reuse(cache);
   if (rows == 0) cache.drop_committed(block_length());
   planner_.set_committed(rows);
   stats_.reused_rows = rows;

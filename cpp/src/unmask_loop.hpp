@@ -32,10 +32,9 @@ class UnmaskLoop {
   /// The most K/V rows that this request holds at a time, and of how many rows of a batch.
   [[nodiscard]] std::int64_t most_cached_rows() const noexcept;
   [[nodiscard]] std::int64_t batch() const noexcept { return config_.cfg_scale > 0.0 ? 2 : 1; }
-  /// Block-causal: the tokens of the rows that may be found committed already, and their block's
-  /// length. Bidirectional: none.
-  [[nodiscard]] std::span<const std::int32_t> reusable_ids() const noexcept;
-  [[nodiscard]] std::int64_t block_length() const noexcept { return canvas_.block(0).length(); }
+  /// Committed rows of a former request that this one would go on from; 0 but for block-causal
+  /// models.
+  [[nodiscard]] std::int64_t rows_to_reuse(const BlockCache& cache) const noexcept;
 
   /// Takes up the request with a cache of its own, of batch(); goes on from what is committed in it
   /// as far as the prompt begins like that.
@@ -52,6 +51,7 @@ class UnmaskLoop {
  private:
   enum class Stage { cut, commit, decode };
 
+  [[nodiscard]] std::int64_t block_length() const noexcept { return canvas_.block(0).length(); }
   const Pass* plan();
   const Pass* plan_decode();
   void enter_block(std::int64_t number);

@@ -18,8 +18,10 @@ from fastdllm._core import (
     GenerationResult,
     GenerationStats,
     NumericError,
+    OverloadedError,
     PackageError,
     PackageInfo,
+    Request,
 )
 from fastdllm.capabilities import Capabilities, capabilities
 from fastdllm.engine import Engine
@@ -42,14 +44,16 @@ __all__ = [
     "GenerationResult",
     "GenerationStats",
     "NumericError",
+    "OverloadedError",
     "PackageError",
     "PackageInfo",
+    "Request",
     "StreamEvent",
     "__version__",
     "capabilities",
 ]
 
-for _error in (Error, BackendError, ConfigError, NumericError, PackageError):
+for _error in (Error, BackendError, ConfigError, NumericError, OverloadedError, PackageError):
     _error.__module__ = "fastdllm"  # where users find them
 del _error
 

@@ -32,6 +32,9 @@ class Engine(_core.Engine):
     package_dir: the package folder. threads: inside one pass, 0 = automatic. onnxruntime_library:
     path of libonnxruntime; None = the environment variable FASTDLLM_ONNXRUNTIME, else the installed
     onnxruntime wheel, else the loader's search. A process loads one ONNX Runtime, the first named.
+    max_batch: requests that are decoded side by side; max_waiting: those that wait for a place,
+    more are refused with OverloadedError. cache_bytes: K/V memory of all requests, None = half of
+    the physical memory; requests wait for it in order, one that can never have it is refused.
 
     Errors: PackageError for the folder, BackendError for the library.
 
@@ -45,6 +48,16 @@ class Engine(_core.Engine):
         *,
         threads: int = 0,
         onnxruntime_library: str | None = None,
+        max_batch: int = 8,
+        max_waiting: int = 1024,
+        cache_bytes: int | None = None,
     ) -> None:
         library = find_onnxruntime() if onnxruntime_library is None else onnxruntime_library
-        super().__init__(os.fspath(package_dir), threads=threads, onnxruntime_library=library)
+        super().__init__(
+            os.fspath(package_dir),
+            threads=threads,
+            onnxruntime_library=library,
+            max_batch=max_batch,
+            max_waiting=max_waiting,
+            cache_bytes=cache_bytes,
+        )

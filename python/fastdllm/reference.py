@@ -42,6 +42,7 @@ class Trace:
     """What a decode gave: the result, and what passes wrote of it, as positions and tokens."""
 
     token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)  # of the tokens, as committed
     num_passes: int = 0
     finish_reason: str = "length"
     rows_computed: int = 0
@@ -70,7 +71,6 @@ class _Decoder:
     ) -> None:
         self.forward, self.config, self.facts = forward, config, facts
         self.trace = Trace()
-        self.cache = "dual" if config.cache == "auto" else config.cache
         self.causal = facts.attention == "block_causal"
         self.length = config.block_length or facts.block_length or 32
         self.sub_length = self.length
@@ -82,6 +82,12 @@ class _Decoder:
             self.end = -(-self.end // self.length) * self.length
         masks = np.full(self.end - self.start, facts.mask_token_id)
         self.canvas = np.concatenate([np.asarray(prompt, np.int64), masks])
+        self.confidences = np.ones(len(self.canvas))
+        self.cache = config.cache
+        if self.cache == "auto":  # a refresh should leave more to compute than the block's own rows
+            block = min(self.length, self.end - self.start)
+            outside = len(self.canvas) - block
+            self.cache = "none" if not self.causal and outside * 4 <= block else "dual"
         self.stops: list[int] = []
         if not config.ignore_eos:
             named = config.stop_token_ids
@@ -101,6 +107,8 @@ class _Decoder:
         for number, s in enumerate(starts):
             if self.block(s, min(s + self.length, self.end), number, len(starts)):
                 break
+        end = self.start + len(self.trace.token_ids)
+        self.trace.logprobs = np.log(self.confidences[self.start : end]).tolist()
         return self.trace
 
     def block(self, s: int, e: int, number: int, num_blocks: int) -> bool:
@@ -109,6 +117,9 @@ class _Decoder:
         editing = config.editing_threshold is not None
         steps = rules.steps_of(number, num_blocks, e - s, config)
         self.around = None
+        masked_at_start = len(self.masked(np.arange(s, e)))
+        # A step without the dual cache feeds the masks behind a bidirectional model's block too.
+        behind = 0 if self.causal or self.cache == "dual" else self.end - e
         if not self.causal:
             self.final = Cached()  # every row attends to every other: all of them have changed
         if self.facts.seed_token and s > 0 and len(self.masked(np.array([s]))) and self.seed(s):
@@ -144,7 +155,8 @@ class _Decoder:
                 np.setdiff1d(np.arange(max(s, self.start), e), masked) if editing else inner[:0]
             )
             logits = self.look(s, e, inner, np.append(eligible, filled))
-            tokens = self.fill(logits, eligible.tolist(), quota, share)
+            fraction = (len(masked) + behind) / max(1, masked_at_start + behind)
+            tokens = self.fill(logits, eligible.tolist(), quota, share, fraction)
             edits = self.edit(logits, filled.tolist())
             self.commit(tokens | edits)
             index += 1
@@ -161,8 +173,8 @@ class _Decoder:
         else:
             fed = np.arange(len(self.final.positions), s)
             logits, self.final = self.run(fed, np.array([s - 1]), self.final, s)
-        step = self.trace.num_passes - 1
-        self.commit({s: rules.propose(logits[0], self.config, self.facts, s, step)[0]})
+        ((token, probabilities),) = self.propose({s: logits[0]}, [s])
+        self.commit({s: (token, probabilities[token])})
         return self.config.editing_threshold is None and self.finish(s + self.length)
 
     def look(self, s: int, e: int, inner: Array, wanted: Array) -> dict[int, Array]:
@@ -229,9 +241,14 @@ class _Decoder:
         return [rules.propose(logits[p], self.config, self.facts, p, step) for p in positions]
 
     def fill(
-        self, logits: dict[int, Array], positions: list[int], quota: int, share: float
-    ) -> dict[int, int]:
-        """Choose among the masked positions; return tokens by position."""
+        self,
+        logits: dict[int, Array],
+        positions: list[int],
+        quota: int,
+        share: float,
+        masked_fraction: float,
+    ) -> dict[int, tuple[int, float]]:
+        """Choose among the masked positions; return tokens and their confidences by position."""
         config, step = self.config, self.trace.num_passes - 1
         found = self.propose(logits, positions)
         scores = [
@@ -247,29 +264,37 @@ class _Decoder:
                     score / config.alg_temp + float(rules.gumbel(u))
                     for score, u in zip(scores, noise, strict=True)
                 ]
-            inclusive = self.facts.threshold_inclusive
-            chosen = rules.choose(scores, config, quota, inclusive=inclusive)
-        return {positions[i]: found[i][0] for i in chosen}
+            chosen = rules.choose(
+                scores,
+                config,
+                quota,
+                inclusive=self.facts.threshold_inclusive,
+                entropies=[rules.entropy(probabilities) for _, probabilities in found],
+                masked_fraction=masked_fraction,
+            )
+        return {positions[i]: (found[i][0], found[i][1][found[i][0]]) for i in chosen}
 
-    def edit(self, logits: dict[int, Array], positions: list[int]) -> dict[int, int]:
-        """Overwrite filled positions where another token is now sure; return tokens by position."""
+    def edit(self, logits: dict[int, Array], positions: list[int]) -> dict[int, tuple[int, float]]:
+        """Overwrite filled positions where another token is now sure; return as fill does."""
         threshold = self.config.editing_threshold
         if threshold is None:
             return {}
         found = dict(zip(positions, self.propose(logits, positions), strict=True))
         return {
-            position: token
+            position: (token, probabilities[token])
             for position, (token, probabilities) in found.items()
             if token != self.canvas[position] and probabilities[token] > threshold
         }
 
-    def commit(self, tokens: dict[int, int]) -> None:
-        """Write tokens by position."""
+    def commit(self, tokens: dict[int, tuple[int, float]]) -> None:
+        """Write tokens and their confidences by position."""
         positions = sorted(tokens)
-        self.canvas[positions] = [tokens[p] for p in positions]
+        self.canvas[positions] = [tokens[p][0] for p in positions]
+        self.confidences[positions] = [tokens[p][1] for p in positions]
         seen = [p for p in positions if p < self.start + self.config.max_new_tokens]
         if seen:
-            self.trace.commits.append(([p - self.start for p in seen], [tokens[p] for p in seen]))
+            ids = [tokens[p][0] for p in seen]
+            self.trace.commits.append(([p - self.start for p in seen], ids))
 
     def finish(self, e: int) -> bool:
         """Note the result where there is one: `e` ends the block that was just worked on."""

@@ -1,7 +1,9 @@
 """The rules of reference.py: noise, proposals, what ranks them, and how many a pass commits.
 
 Threshold and factor: Fast-dLLM (arXiv 2505.22618). Steps and guidance: LLaDA (arXiv 2502.09992).
-Time steps, margin, entropy and origin: Dream (arXiv 2508.15487). V vocabulary.
+Time steps, margin, entropy and origin: Dream (arXiv 2508.15487). Threshold decay: Streaming-dLLM
+(arXiv 2601.17917). Frechet profile: Fast-dLLM++ (arXiv 2606.02955). Entropy bound: EB-Sampler
+(arXiv 2505.24857). V vocabulary.
 """
 
 from __future__ import annotations
@@ -88,11 +90,25 @@ def softmax(x: Array) -> Array:
     return np.asarray(powers / powers.sum())
 
 
+def entropy(p: Array) -> float:
+    """Nats of probabilities."""
+    return float(-sum(p[p > 0] * np.log(p[p > 0])))
+
+
+def biased(logits: Array, config: GenerationConfig) -> Array:
+    """Add logit_bias in f32 and take away the banned tokens; everything else comes after this."""
+    row: Array = logits.copy()
+    for token, bias in config.logit_bias.items():
+        row[token] = np.float32(float(row[token]) + bias)
+    row[list(config.banned_token_ids)] = -np.inf
+    return row
+
+
 def drop_unlikely(logits: Array, mask_token_id: int, config: GenerationConfig) -> Array:
     """Keep the top_p and of those the top_k best tokens; the others become minus infinity.
 
     The first token that crosses top_p stays, so one always does. The mask token counts in the
-    probabilities and is not kept.
+    probabilities and is not kept. Of what is kept, min_p drops what is too far from the best.
     """
     order = np.argsort(-logits, kind="stable")
     order = order[order != mask_token_id]
@@ -104,6 +120,7 @@ def drop_unlikely(logits: Array, mask_token_id: int, config: GenerationConfig) -
         count = min(count, config.top_k)
     kept = np.full_like(logits, -np.inf)
     kept[order[:count]] = logits[order[:count]]
+    kept[np.exp(kept - kept.max()) < config.min_p] = -np.inf
     return kept
 
 
@@ -114,9 +131,9 @@ def propose(
 
     The mask token takes part in the softmax and is never chosen.
     """
-    raw = logits.astype(np.float64)
+    raw = biased(logits, config).astype(np.float64)
     processed = raw / config.temperature if config.temperature > 0 else raw
-    if config.top_p < 1.0 or config.top_k > 0:
+    if config.top_p < 1.0 or config.top_k > 0 or config.min_p > 0:
         processed = drop_unlikely(processed, facts.mask_token_id, config)
     draw = np.where(np.isneginf(processed), -np.inf, raw)
     if config.temperature > 0:
@@ -136,7 +153,7 @@ def score(
     if config.remasking == "sequential":
         return -float(position)
     if config.remasking == "entropy":
-        return float(sum(p[p > 0] * np.log(p[p > 0])))
+        return -entropy(p)
     if config.remasking == "margin":
         second, first = np.sort(np.delete(p, facts.mask_token_id))[-2:]
         return float(first - second)
@@ -148,7 +165,8 @@ def score(
 
 def by_quota(config: GenerationConfig) -> bool:
     """Tell whether steps decide, rather than confidence."""
-    return config.threshold is None and config.factor is None
+    rules = (config.threshold, config.factor, config.frechet, config.entropy_bound)
+    return all(rule is None for rule in rules)
 
 
 def steps_of(block: int, num_blocks: int, length: int, config: GenerationConfig) -> int:
@@ -212,24 +230,56 @@ def origin_share(
 # --- The choice among proposals ---
 
 
+def count_by_factor(c: Array, factor: float) -> int:
+    """Count what the factor rule accepts of confidences in falling order."""
+    for n in range(2, len(c)):  # a failure of the very last one alone does not count
+        if c[n - 1] < 1.0 - factor / (n + 1):
+            return n - 1
+    return len(c)
+
+
+def frechet_profile(c: Array) -> Array:
+    """Give how sure the n best are for every n, of confidences in falling order; it falls too.
+
+    At least sum(c) - (n - 1) is the probability that all n are right, at most 1 - c[n - 1] that of
+    another token at the last of them; this is the difference.
+    """
+    n = np.arange(1, len(c) + 1)
+    return np.asarray(np.cumsum(c) - (n - 1) - (1 - c))
+
+
+def entropy_profile(entropies: Array) -> Array:
+    """Give for every n the sum of the first n entropies but the largest of them; it rises."""
+    return np.asarray(np.cumsum(entropies) - np.maximum.accumulate(entropies))
+
+
 def choose(
-    scores: Sequence[float], config: GenerationConfig, quota: int, *, inclusive: bool = True
+    scores: Sequence[float],
+    config: GenerationConfig,
+    quota: int,
+    *,
+    inclusive: bool = True,
+    entropies: Sequence[float] = (),
+    masked_fraction: float = 1.0,
 ) -> list[int]:
     """Return the indices to commit, ascending; never none of some. Ties go to the lowest index.
 
-    inclusive: a score that equals the threshold passes.
+    inclusive: a score that equals the threshold passes. entropies: of the same candidates, nats.
+    masked_fraction: how much of what is being filled is masked, in (0, 1].
     """
     c = np.asarray(scores, np.float64)
     order = np.argsort(-c, kind="stable")
     if config.factor is not None:
-        count = len(c)
-        for n in range(2, len(c)):  # a failure of the very last one alone does not count
-            if c[order[n - 1]] < 1.0 - config.factor / (n + 1):
-                count = n - 1
-                break
-        return sorted(order[:count].tolist())
+        return sorted(order[: count_by_factor(c[order], config.factor)].tolist())
+    if config.frechet is not None:
+        passing = frechet_profile(c[order]) > config.frechet
+        return sorted(order[: max(1, np.count_nonzero(passing))].tolist())
+    if config.entropy_bound is not None:
+        passing = entropy_profile(np.asarray(entropies)[order]) <= config.entropy_bound
+        return sorted(order[: max(1, np.count_nonzero(passing))].tolist())
     chosen = set(order[:quota].tolist())
     if config.threshold is not None:
-        passing = c >= config.threshold if inclusive else c > config.threshold
+        threshold = config.threshold * (1 - config.threshold_decay * (1 - masked_fraction))
+        passing = c >= threshold if inclusive else c > threshold
         chosen |= set(np.flatnonzero(passing).tolist())
     return sorted(chosen)

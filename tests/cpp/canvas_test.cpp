@@ -34,7 +34,7 @@ TEST(Canvas, AbsoluteBlocksBeginInThePromptAndEndBehindTheNewTokens) {
   EXPECT_EQ(canvas.block(1).end, 12);
   EXPECT_EQ(canvas.sub_blocks_per_block(), 2);
   EXPECT_EQ(canvas.sub_block(canvas.block(1), 1).start, 10);
-  EXPECT_EQ(canvas.new_ids().size(), 3U);
+  EXPECT_EQ(canvas.answer().size(), 3U);
   const auto generated = canvas.generated(canvas.block(0));
   EXPECT_EQ(std::vector(generated.begin(), generated.end()), (std::vector<std::int64_t>{6, 7}));
 }

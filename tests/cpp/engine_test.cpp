@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <numeric>
 #include <thread>
 
 #include "scripted_session.hpp"
@@ -45,6 +46,21 @@ TEST(Engine, RefusesOptionsOutOfRangeByName) {
       {{.steps = INT64_MAX}, "steps is 9223372036854775807; expected at most 1048576"},
       {{.steps_per_block = 1048577}, "steps_per_block is 1048577; expected at most 1048576"},
       {{.eps = 1.0}, "eps is 1; expected a number in (0, 1)"},
+      {{.threshold_decay = 0.5}, "threshold_decay is 0.5; it needs a threshold"},
+      {{.threshold = 0.5, .threshold_decay = 1.5},
+       "threshold_decay is 1.5; expected a number in [0, 1]"},
+      {{.frechet = 1.0}, "frechet is 1; expected a number in [0, 1)"},
+      {{.entropy_bound = nan}, "entropy_bound is nan; expected a finite number >= 0"},
+      {{.suffix_window = -1}, "suffix_window is -1; expected at least 0"},
+      {{.refresh_interval = 0}, "refresh_interval is 0; expected at least 1"},
+      {{.deferred_window = 0}, "deferred_window is 0; expected at least 1"},
+      {{.refresh_tokens = 0}, "refresh_tokens is 0; expected at least 1"},
+      {{.min_p = 1.0}, "min_p is 1; expected a number in [0, 1)"},
+      {{.logit_bias = {{3, nan}}},
+       "logit_bias of token 3 is nan; expected a number in [-1e+06, 1e+06]"},
+      {{.logit_bias = {{3, 1.0}, {2, 1.0}, {3, 2.0}}},
+       "logit_bias names token 3 twice; expected each id once"},
+      {{.banned_token_ids = {-1}}, "banned_token_ids holds token -1; expected ids of at least 0"},
       {{.top_p = 0.0}, "top_p is 0; expected a number in (0, 1]"},
       {{.top_k = -1}, "top_k is -1; expected at least 0"},
       {{.alg_temp = nan}, "alg_temp is nan; expected a finite number >= 0"},
@@ -58,7 +74,8 @@ TEST(Engine, RefusesIdsOutsideTheVocabularyAndTheMask) {
   EXPECT_EQ(refusal_of({1, -1}, {}), "prompt id -1 at index 1 is outside the vocabulary [0, 16)");
   EXPECT_EQ(refusal_of({16}, {}), "prompt id 16 at index 0 is outside the vocabulary [0, 16)");
   EXPECT_EQ(refusal_of({1, 2, mask_id}, {}),
-            "prompt id 15 at index 2 is the mask token; a prompt holds given tokens only");
+            "prompt id 15 at index 2 is the mask token; a prompt holds given tokens only, infill "
+            "fills gaps");
 }
 
 TEST(Engine, RefusesMoreThanTheModelsContext) {
@@ -90,9 +107,34 @@ TEST(Engine, RefusesOptionsThatTheModelCannotHonour) {
   EXPECT_EQ(refusal_of({}, {.stop_token_ids = Ids{mask_id}}),
             "stop_token_ids holds 15; expected ids in [0, 16) other than the mask token");
   EXPECT_EQ(refusal_of({}, {.threshold = 0.5, .remasking = Remasking::entropy}),
-            "remasking 'entropy' goes by a schedule; expected neither threshold nor factor");
+            "remasking 'entropy' goes by a schedule; expected neither threshold nor factor nor "
+            "frechet");
   EXPECT_EQ(refusal_of({}, {.steps = 2, .steps_per_block = 2}),
             "steps and steps_per_block are both given; expected one of them");
+}
+
+TEST(Engine, RefusesTwoRulesForOnePass) {
+  const std::string known = "; expected one of threshold, factor, frechet, entropy_bound";
+  EXPECT_EQ(refusal_of({}, {.threshold = 0.5, .frechet = 0.5}),
+            "frechet is given beside another rule" + known);
+  EXPECT_EQ(refusal_of({}, {.frechet = 0.5, .entropy_bound = 0.5}),
+            "frechet is given beside another rule" + known);
+  EXPECT_EQ(refusal_of({}, {.factor = 0.5, .entropy_bound = 0.5}),
+            "entropy_bound is given beside another rule" + known);
+  EXPECT_EQ(refusal_of({}, {.entropy_bound = 0.5, .remasking = Remasking::origin}),
+            "remasking 'origin' goes by a schedule; expected no entropy_bound");
+  EXPECT_EQ(refusal_of({}, {.entropy_bound = 0.5, .remasking = Remasking::entropy}), "accepted");
+}
+
+TEST(Engine, RefusesTokensThatTheModelDoesNotHave) {
+  const std::string known = "; expected ids in [0, 16) other than the mask token";
+  EXPECT_EQ(refusal_of({}, {.logit_bias = {{16, 1.0}}}), "logit_bias holds 16" + known);
+  EXPECT_EQ(refusal_of({}, {.banned_token_ids = {mask_id}}), "banned_token_ids holds 15" + known);
+  Ids all(15);
+  std::iota(all.begin(), all.end(), 0);
+  EXPECT_EQ(
+      refusal_of({}, {.banned_token_ids = all}),
+      "banned_token_ids holds every token but the mask token; expected at least one to remain");
 }
 
 TEST(Engine, RefusesFactsThatThisRuntimeDoesNotHonour) {

@@ -86,6 +86,33 @@ TEST(Propose, ProcessedConfidenceIsThatOfTheKeptTokens) {
   EXPECT_NEAR(processed_confidence({.top_p = .95, .top_k = 3}), .4 / .9, 1e-6);
 }
 
+TEST(Propose, MinPKeepsWhatIsNearlyAsProbableAsTheBest) {
+  EXPECT_NEAR(processed_confidence({.min_p = .4}), .4 / .9, 1e-6);
+  EXPECT_NEAR(processed_confidence({.min_p = .7}), .4 / .7, 1e-6);
+  EXPECT_NEAR(processed_confidence({.min_p = .8}), 1.0, 1e-6);
+  EXPECT_NEAR(processed_confidence({.top_k = 2, .min_p = .4}), .4 / .7, 1e-6);
+  // At temperature .5 the second one is .9 / 1.6 times as probable, not .3 / .4 times.
+  EXPECT_NEAR(processed_confidence({.temperature = .5, .min_p = .6}), 1.0, 1e-6);
+}
+
+TEST(Propose, MinPComparesWithTheBestThatMayBeProposed) {
+  TokenSampler sampler({.mask_token_id = 1, .temperature = 10.0, .min_p = .9});
+  for (std::int64_t pass = 0; pass < 50; ++pass) {
+    EXPECT_EQ(TokenSampler({.mask_token_id = 1, .min_p = .7}).propose(four, {1, 0, pass}).token_id,
+              2);
+    EXPECT_NE(sampler.propose(four, {1, 0, pass}).token_id, 0);
+  }
+}
+
+TEST(Propose, MinusInfinityIsNeverProposed) {
+  constexpr float out = -std::numeric_limits<float>::infinity();
+  const std::vector<float> logits{9, out, 0, out};
+  for (std::int64_t pass = 0; pass < 50; ++pass) {
+    EXPECT_EQ(propose(logits, 0, 50.0, {1, 0, pass}).token_id, 2);
+  }
+  EXPECT_TRUE(std::isnan(propose(std::vector<float>{9, out}, 0, 0.0, {}).confidence));
+}
+
 TEST(Propose, RawConfidenceKnowsNoFilterNorTemperature) {
   EXPECT_NEAR(TokenSampler({.top_k = 1}).propose(four, {}).confidence, .4, 1e-6);
   const Proposal hot = TokenSampler({.temperature = 5.0, .top_k = 1}).propose(four, {});

@@ -71,8 +71,16 @@ void ScriptedSession::run() {
   if (pass.attended != pass.past_length + rows) throw std::logic_error("mask and keys differ");
   const std::vector<std::int64_t> indices = int64s(input("logit_indices"));
   const std::size_t wanted = indices.size() / static_cast<std::size_t>(pass.batch);
+  const auto position_of = [&](std::size_t i) {  // of the i-th prediction of the whole batch
+    const std::size_t row = i / wanted * static_cast<std::size_t>(rows);
+    return pass.positions.at(row + static_cast<std::size_t>(indices[i]));
+  };
+  // The same row again is padding.
+  const auto is_padding = [&](std::size_t i) {
+    return i % wanted > 0 && indices[i] == indices[i - 1];
+  };
   for (std::size_t i = 0; i < wanted; ++i) {
-    pass.wanted.push_back(pass.positions.at(static_cast<std::size_t>(indices[i])));
+    if (!is_padding(i)) pass.wanted.push_back(position_of(i));
   }
 
   seen_past.clear();
@@ -87,7 +95,8 @@ void ScriptedSession::run() {
 
   const auto number = static_cast<std::int64_t>(passes.size());
   for (std::size_t i = 0; i < wanted * static_cast<std::size_t>(pass.batch); ++i) {
-    const std::int64_t position = pass.wanted[i % wanted];
+    if (is_padding(i)) continue;
+    const std::int64_t position = position_of(i);
     if (pass.logits_bound) {
       const TensorView& logits = *output("logits");
       const std::int64_t vocab = logits.shape.dims[2];

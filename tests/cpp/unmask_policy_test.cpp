@@ -40,6 +40,50 @@ TEST(FactorRule, AgreesWithTheReferencesVectors) {
   EXPECT_EQ(by_factor(0.5, {.2, .97, .9, .85, .5}), (Accepted{0, 1, 1, 0, 0}));
 }
 
+Accepted by_frechet(double delta, const Confidences& confidences) {
+  return accept({.frechet = delta}, confidences);
+}
+
+TEST(FrechetRule, AcceptsWhileTheProfileExceedsItsMargin) {
+  // Equal ones: 1 - (n + 1) * .1 is .3 for the sixth and .2 for the seventh.
+  EXPECT_EQ(by_frechet(.25, Confidences(8, .9)), (Accepted{1, 1, 1, 1, 1, 1, 0, 0}));
+  EXPECT_EQ(by_frechet(.25, {.9, .9, .9}), (Accepted{1, 1, 1}));
+  EXPECT_EQ(by_frechet(.25, {.99, .8, .74, .2, .2}), (Accepted{1, 1, 1, 0, 0}));
+  EXPECT_EQ(by_frechet(.25, {.2, .97, .9, .85, .5}), (Accepted{0, 1, 1, 1, 0}));
+  EXPECT_EQ(by_frechet(.60, {.2, .97, .9, .85, .5}), (Accepted{0, 1, 1, 0, 0}));
+  EXPECT_EQ(by_frechet(.25, {.3, .5, .5}), (Accepted{0, 1, 0}));
+}
+
+TEST(EntropyRule, EntropiesButTheLargestSumUpToTheBound) {
+  const std::vector<double> entropies{.05, .02, .5, .04};
+  const auto by_entropy = [&](double bound, Remasking remasking, const Confidences& scores) {
+    UnmaskPolicy policy({.entropy_bound = bound, .remasking = remasking}, true);
+    Accepted accepted(scores.size(), 0);
+    for (const std::size_t i : policy.choose({scores, entropies}, 1, 1.0, 1.0)) accepted[i] = 1;
+    return accepted;
+  };
+  const auto confident = [&](double bound) {
+    return by_entropy(bound, Remasking::low_confidence, {.9, .95, .3, .8});
+  };
+  EXPECT_EQ(confident(0.0), (Accepted{0, 1, 0, 0}));
+  EXPECT_EQ(confident(.03), (Accepted{1, 1, 0, 0}));
+  EXPECT_EQ(confident(.10), (Accepted{1, 1, 0, 1}));  // .06 of three, .11 of four
+  EXPECT_EQ(confident(.12), (Accepted{1, 1, 1, 1}));
+  EXPECT_EQ(by_entropy(.03, Remasking::entropy, {-.05, -.02, -.5, -.04}), (Accepted{0, 1, 0, 1}));
+}
+
+TEST(ThresholdRule, SinksWithTheMasks) {
+  const auto accept_at = [](double decay, double masked_fraction) {
+    UnmaskPolicy policy({.threshold = .9, .threshold_decay = decay}, true);
+    const Confidences confidences{.8, .7, .3};
+    return policy.choose({confidences}, 1, 1.0, masked_fraction).size();
+  };
+  EXPECT_EQ(accept_at(.5, 1.0), 1U);
+  EXPECT_EQ(accept_at(.5, .5), 2U);    // .9 * .75 = .675
+  EXPECT_EQ(accept_at(1.0, .25), 3U);  // .9 * .25 = .225
+  EXPECT_EQ(accept_at(0.0, .25), 1U);
+}
+
 TEST(ThresholdRule, IsInclusiveAndAlwaysTakesTheMostConfident) {
   EXPECT_EQ(by_threshold(.9, {.95, .9, .89, .3}), (Accepted{1, 1, 0, 0}));
   EXPECT_EQ(by_threshold(.9, {.3, .5, .2}), (Accepted{0, 1, 0}));

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastdllm import GenerationConfig
 from fastdllm import reference_rules as rules
@@ -19,9 +22,22 @@ LOGITS = np.log(np.array([0.3, 0.4, 0.1, 0.2], np.float32))  # as likely as they
 
 
 def accepted(
-    scores: list[float], quota: int = 1, *, inclusive: bool = True, **options: Any
+    scores: list[float],
+    quota: int = 1,
+    *,
+    inclusive: bool = True,
+    entropies: Sequence[float] = (),
+    masked_fraction: float = 1.0,
+    **options: Any,
 ) -> list[int]:
-    chosen = rules.choose(scores, GenerationConfig(**options), quota, inclusive=inclusive)
+    chosen = rules.choose(
+        scores,
+        GenerationConfig(**options),
+        quota,
+        inclusive=inclusive,
+        entropies=entropies,
+        masked_fraction=masked_fraction,
+    )
     return [int(i in chosen) for i in range(len(scores))]
 
 
@@ -89,6 +105,87 @@ def test_quota_ties_go_to_the_lowest_index() -> None:
     assert accepted([0.5, 0.7, 0.5, 0.5], quota=3) == [1, 1, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("delta", "confidences", "expected"),
+    [
+        # Equal ones: 1 - (n + 1) * .1 is .3 for the sixth and .2 for the seventh.
+        (0.25, [0.9] * 8, [1] * 6 + [0] * 2),
+        (0.25, [0.9, 0.9, 0.9], [1, 1, 1]),
+        (0.25, [0.99, 0.8, 0.74, 0.2, 0.2], [1, 1, 1, 0, 0]),  # .98, .59, .27, -1.07
+        (0.25, [0.2, 0.97, 0.9, 0.85, 0.5], [0, 1, 1, 1, 0]),  # .94, .77, .57, -.28
+        (0.6, [0.2, 0.97, 0.9, 0.85, 0.5], [0, 1, 1, 0, 0]),
+        (0.25, [0.3, 0.5, 0.5], [0, 1, 0]),  # the best one, however unsure
+        (0.0, [0.5], [1]),
+    ],
+)
+def test_the_frechet_profile_accepts_while_it_exceeds_its_margin(
+    delta: float, confidences: list[float], expected: list[int]
+) -> None:
+    assert accepted(confidences, frechet=delta) == expected
+
+
+@given(
+    thousandths=st.lists(st.integers(1, 1008), min_size=1, max_size=32),
+    eighths=st.integers(0, 7),
+)
+def test_the_frechet_profile_accepts_at_least_what_a_factor_does(
+    thousandths: list[int], eighths: int
+) -> None:
+    # 1009 is prime: no confidence lies on a limit. Two hopeless ones keep the factor rule from
+    # accepting its last candidate although that fails.
+    confidences = [n / 1009 for n in thousandths] + [0.0, 0.0]
+    delta = eighths / 8
+
+    by_factor = accepted(confidences, factor=1 - delta)
+    by_frechet = accepted(confidences, frechet=delta)
+
+    assert all(f <= g for f, g in zip(by_factor, by_frechet, strict=True))
+    if len(set(thousandths)) == 1:
+        assert by_factor == by_frechet
+
+
+@pytest.mark.parametrize(
+    ("bound", "by_confidence", "by_entropy"),
+    [
+        (0.0, [0, 1, 0, 0], [0, 1, 0, 0]),
+        (0.03, [1, 1, 0, 0], [0, 1, 0, 1]),  # the second one adds .02 either way
+        (0.1, [1, 1, 0, 1], [1, 1, 0, 1]),  # .06 of three, .11 of four
+        (0.12, [1, 1, 1, 1], [1, 1, 1, 1]),
+    ],
+)
+def test_entropies_but_the_largest_sum_up_to_the_bound(
+    bound: float, by_confidence: list[int], by_entropy: list[int]
+) -> None:
+    options: dict[str, Any] = {"entropies": [0.05, 0.02, 0.5, 0.04], "entropy_bound": bound}
+
+    assert accepted([0.9, 0.95, 0.3, 0.8], **options) == by_confidence
+    scores = [-entropy for entropy in options["entropies"]]
+    assert accepted(scores, remasking="entropy", **options) == by_entropy
+
+
+def test_one_unsure_position_beside_sure_ones_costs_no_entropy() -> None:
+    assert accepted([1.0, 1.0, 0.6], entropies=[0.0, 0.0, 0.7], entropy_bound=0.0) == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("decay", "masked_fraction", "expected"),
+    [
+        (0.5, 1.0, [1, 0, 0]),  # .9
+        (0.5, 0.5, [1, 1, 0]),  # .9 * .75 = .675
+        (1.0, 0.25, [1, 1, 1]),  # .9 * .25 = .225
+        (0.0, 0.25, [1, 0, 0]),
+    ],
+)
+def test_a_threshold_sinks_with_the_masks(
+    decay: float, masked_fraction: float, expected: list[int]
+) -> None:
+    found = accepted(
+        [0.8, 0.7, 0.3], masked_fraction=masked_fraction, threshold=0.9, threshold_decay=decay
+    )
+
+    assert found == expected
+
+
 def test_origin_reveals_each_position_at_the_rate_of_the_schedule() -> None:
     plain = GenerationConfig(remasking="origin")
     timed = GenerationConfig(remasking="origin", eps=1e-3)
@@ -152,7 +249,14 @@ def test_a_rank_scores_the_proposal(remasking: str, expected: float) -> None:
 
 @pytest.mark.parametrize("facts", [RAW, PROCESSED])
 @pytest.mark.parametrize(
-    "options", [{}, {"temperature": 1.0, "top_k": 1}, {"temperature": 9.0, "top_p": 0.1}], ids=str
+    "options",
+    [
+        {},
+        {"temperature": 1.0, "top_k": 1},
+        {"temperature": 9.0, "top_p": 0.1},
+        {"temperature": 9.0, "min_p": 0.99},
+    ],
+    ids=str,
 )
 def test_the_mask_token_is_never_proposed(options: dict[str, Any], facts: Any) -> None:
     logits = np.array([0.0, 1.0, 0.5, 9.0], np.float32)
@@ -182,6 +286,25 @@ def test_top_p_keeps_the_token_that_crosses_it() -> None:
     assert kept(top_p=0.6) == [1, 3]
     assert kept(top_p=0.8) == [1, 2, 3]
     assert kept(top_p=0.8, top_k=2) == [1, 3]
+
+
+def test_min_p_keeps_what_is_nearly_as_probable_as_the_best() -> None:
+    assert score_of(PROCESSED, min_p=0.5)[1] == pytest.approx(0.4 / 0.7)
+    assert score_of(PROCESSED, min_p=0.8)[1] == pytest.approx(1.0)
+    assert score_of(RAW, min_p=0.8)[1] == pytest.approx(0.4)
+    # At temperature .5 the second one is .09 / .16 times as probable, not .3 / .4 times.
+    assert score_of(PROCESSED, min_p=0.6, temperature=0.5) == (1, pytest.approx(1.0))
+
+
+def test_a_bias_is_part_of_the_confidence() -> None:
+    assert score_of(RAW, logit_bias={2: math.log(8)}) == (2, pytest.approx(0.8 / 1.7))
+    assert score_of(RAW, logit_bias={1: -math.log(4)}) == (0, pytest.approx(0.3 / 0.7))
+
+
+def test_a_banned_token_is_out_of_the_distribution() -> None:
+    assert score_of(RAW, banned_token_ids=[1]) == (0, pytest.approx(0.3 / 0.6))
+    assert score_of(RAW, banned_token_ids=[0, 1]) == (2, pytest.approx(0.1 / 0.3))
+    assert score_of(RAW, banned_token_ids=[1], logit_bias={1: 9.0})[0] == 0
 
 
 def test_samples_follow_the_temperature() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,9 @@ profile = settings(
 def fits(fields: dict[str, Any]) -> dict[str, Any]:
     """Drop what GenerationConfig refuses beside the rest."""
     by_schedule = fields["remasking"] in ("entropy", "sequential", "origin")
-    dropped = {"threshold", "factor"} if by_schedule else set()
+    dropped = {"threshold", "threshold_decay", "factor", "frechet"} if by_schedule else set()
+    if fields["remasking"] == "origin":
+        dropped.add("entropy_bound")
     if "steps_per_block" in fields:
         dropped.add("steps")
     return {key: value for key, value in fields.items() if key not in dropped}
@@ -40,17 +43,29 @@ def fits(fields: dict[str, Any]) -> dict[str, Any]:
 
 # Without a prompt all rows are alike, and rounding alone decides which is surest: not compared.
 prompts = st.lists(st.integers(0, SMALLEST_VOCABULARY - 1), min_size=1, max_size=70)
-options = st.fixed_dictionaries(
+rules = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries(
+        {"threshold": st.floats(0.05, 1.0)}, optional={"threshold_decay": st.floats(0.0, 1.0)}
+    ),
+    st.fixed_dictionaries(
+        {"factor": st.floats(0.1, 3.0)}, optional={"threshold": st.floats(0.05, 1.0)}
+    ),
+    st.fixed_dictionaries({"frechet": st.floats(0.0, 0.5)}),
+    st.fixed_dictionaries({"entropy_bound": st.floats(0.0, 20.0)}),
+)
+others = st.fixed_dictionaries(
     {
         "max_new_tokens": st.integers(1, 70),
         "block_length": st.integers(1, 40),
-        "cache": st.sampled_from(["none", "prefix", "dual"]),
+        "cache": st.sampled_from(["none", "prefix", "dual", "auto"]),
         "remasking": st.sampled_from(
             ["low_confidence"] * 3 + ["random", "margin", "entropy", "sequential", "origin"]
         ),
         "temperature": st.sampled_from([0.0, 0.0, 0.5, 1.0]),
         "top_p": st.sampled_from([1.0, 1.0, 0.7]),
         "top_k": st.sampled_from([0, 0, 20]),
+        "min_p": st.sampled_from([0.0, 0.0, 0.6]),
         "alg_temp": st.sampled_from([0.0, 0.0, 0.3]),
         "cfg_scale": st.sampled_from([0.0, 0.0, 0.0, 1.5]),
         "seed": st.sampled_from([0, 1, 2**63 + 11]),
@@ -61,11 +76,14 @@ options = st.fixed_dictionaries(
         "steps": st.integers(1, 100),
         "steps_per_block": st.integers(1, 40),
         "eps": st.sampled_from([1e-3, 0.1]),
-        "threshold": st.floats(0.05, 1.0),
-        "factor": st.floats(0.1, 3.0),
+        "logit_bias": st.dictionaries(
+            st.integers(0, SMALLEST_VOCABULARY - 1), st.floats(-8.0, 8.0), max_size=5
+        ),
+        "banned_token_ids": st.lists(st.integers(0, SMALLEST_VOCABULARY - 1), max_size=99),
         "stop_token_ids": st.lists(st.integers(0, SMALLEST_VOCABULARY - 1), max_size=40),
     },
-).map(fits)
+)
+options = st.builds(lambda fields, rule: fits(fields | rule), others, rules)
 block_causal_options = st.builds(
     lambda fields, more: fields | more,
     options,
@@ -97,7 +115,7 @@ class Pair:
         block = fields.get("block_length") or self.facts.block_length or 0
         inner = fields.get("sub_block_length") or self.facts.sub_block_length or block
         causal = self.facts.attention == "block_causal"
-        return causal and fields["cache"] == "dual" and inner < block
+        return causal and fields["cache"] in ("dual", "auto") and inner < block
 
     def compare(self, prompt: list[int], fields: dict[str, Any]) -> fastdllm.GenerationResult:
         commits: list[tuple[list[int], list[int]]] = []
@@ -111,6 +129,7 @@ class Pair:
 
         assert [commit for commit in commits if commit[0]] == expected.commits
         assert found.token_ids.tolist() == expected.token_ids
+        assert np.exp(found.logprobs) == pytest.approx(np.exp(expected.logprobs), abs=1e-5)
         # The engine fills the cache in a pass of its own before it starts on sub-blocks.
         fills = found.num_passes - expected.num_passes
         assert 0 <= fills <= (expected.num_passes if self.has_sub_blocks(fields) else 0)
@@ -121,6 +140,7 @@ class Pair:
         # What an earlier request with the same beginning has left is not computed again.
         assert found.stats.rows_computed + found.stats.reused_rows == expected.rows_computed
         assert self.facts.mask_token_id not in found.token_ids
+        assert not set(fields.get("banned_token_ids", ())) & set(found.token_ids.tolist())
         return found
 
 
@@ -261,7 +281,17 @@ def test_the_same_request_gives_the_same_tokens(
 
 @pytest.mark.parametrize(
     "fields",
-    [{"steps": 8}, {"steps": 16}, {"threshold": 1.0}, {"factor": 0.3}, {}],
+    [
+        {"steps": 8},
+        {"steps": 16},
+        {"threshold": 1.0},
+        {"threshold": 1.0, "threshold_decay": 0.01},
+        {"factor": 0.3},
+        {"frechet": 0.9},
+        {"entropy_bound": 0.01},
+        {"entropy_bound": 0.05, "remasking": "margin"},
+        {},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])

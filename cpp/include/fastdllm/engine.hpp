@@ -1,12 +1,15 @@
 // Token ids in, token ids out: a package, loaded once, that answers prompts.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fastdllm/backend.hpp"
@@ -16,27 +19,82 @@
 
 namespace fastdllm {
 
-/// A block-causal engine keeps the K/V of finished blocks from call to call: a prompt that begins
-/// like the last one and its answer (a conversation's next turn) computes what is new only.
+/// How much an engine takes on.
+struct EngineLimits {
+  std::int64_t max_batch = 8;       ///< >= 1: requests that are decoded side by side
+  std::int64_t max_waiting = 1024;  ///< >= 0: requests that wait for one of those places
+  std::int64_t cache_bytes = 0;     ///< K/V of all requests; what one may need follows from the
+                                    ///< package and its length. 0 = half of the physical memory
+};
+
+/// Called on the engine's thread when a request has ended; must not throw.
+using DoneCallback = std::function<void()>;
+
+struct Job;
+
+/// A request under way. Copies are the same request; thread-safe; may outlive the engine, which
+/// ends the requests it leaves behind with `abort`. An empty one has no request to ask about.
+class Request {
+ public:
+  Request() = default;
+  /// Waits. Errors: those of Engine::generate() during a pass and what the callback threw;
+  /// Error{bad_config} on the engine's own thread, which would wait for itself.
+  [[nodiscard]] GenerationResult result() const;
+  /// Waits so long at most; whether the request has ended.
+  [[nodiscard]] bool wait_for(std::chrono::nanoseconds time) const;
+  [[nodiscard]] bool done() const { return wait_for({}); }
+  /// Ends the request before its next pass with `abort`; one that has ended stays as it is.
+  void cancel() const noexcept;
+  /// Errors: Error{bad_config} on the engine's own thread.
+  void require_other_thread() const;
+
+ private:
+  friend class Engine;
+  explicit Request(std::shared_ptr<Job> job) : job_(std::move(job)) {}
+  std::shared_ptr<Job> job_;
+};
+
+/// Requests of all threads are decoded side by side, pass by pass, on a thread of the engine's own
+/// (continuous batching). What a request gets does not depend on the others: see ARCHITECTURE.md.
+/// Every function may be called from every thread, but from a callback those only that do not wait.
 ///
-/// Calls from several threads are served one after another; a call from inside an engine's own
-/// commit callback is an Error{bad_config}. Engines are independent of each other.
+/// A block-causal engine keeps the K/V of finished blocks from request to request: a prompt that
+/// begins like an earlier one and its answer (a conversation's next turn) computes what is new only.
 class Engine {
  public:
-  /// Errors: Error{bad_package} for the folder, Error{backend} for the inference library.
-  explicit Engine(const std::filesystem::path& package, const SessionOptions& options = {});
+  /// Errors: Error{bad_package} for the folder, Error{backend} for the inference library,
+  /// Error{bad_config} for limits out of range.
+  explicit Engine(const std::filesystem::path& package, const SessionOptions& options = {},
+                  const EngineLimits& limits = {});
   /// For a backend of your own (tests do this). The session must have the package's graph contract.
-  Engine(PackageInfo package, std::unique_ptr<Session> session);
+  Engine(PackageInfo package, std::unique_ptr<Session> session, const EngineLimits& limits = {});
+  /// Ends the requests under way.
   ~Engine();
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;
 
   /// Decodes max_new_tokens positions after `prompt_ids` ([P] ids in [0, vocab_size), no mask
-  /// token). Errors: Error{bad_config} before any pass; Error{numeric}, Error{backend} during one;
-  /// the engine stays usable after each.
+  /// token). Errors: Error{bad_config}, Error{overloaded} before any pass; Error{numeric},
+  /// Error{backend} during one; the engine stays usable after each.
   [[nodiscard]] GenerationResult generate(std::span<const std::int32_t> prompt_ids,
                                           const GenerationConfig& config = {},
                                           const CommitCallback& on_commit = {});
+  /// The same without waiting. Both callbacks run on the engine's thread and hold up all requests;
+  /// what on_commit throws ends its own request.
+  [[nodiscard]] Request submit(std::span<const std::int32_t> prompt_ids,
+                               const GenerationConfig& config = {}, CommitCallback on_commit = {},
+                               DoneCallback on_done = {});
+
+  /// Fills the mask tokens among `canvas_ids` ([L], at least one of them a mask token); the others
+  /// never change. The result is the whole canvas, events' positions are indices into it. Nothing
+  /// ends it early, max_new_tokens is ignored, blocks count from the first gap. Errors: as
+  /// generate().
+  [[nodiscard]] GenerationResult infill(std::span<const std::int32_t> canvas_ids,
+                                        const GenerationConfig& config = {},
+                                        const CommitCallback& on_commit = {});
+  [[nodiscard]] Request submit_infill(std::span<const std::int32_t> canvas_ids,
+                                      const GenerationConfig& config = {},
+                                      CommitCallback on_commit = {}, DoneCallback on_done = {});
 
   /// One plain pass without cache: f32 logits [positions.size(), vocab_size], before any logit
   /// shift. Mask tokens are allowed in `ids`. block_length: of block-causal attention, none = the
@@ -44,6 +102,10 @@ class Engine {
   [[nodiscard]] std::vector<float> logits(std::span<const std::int32_t> ids,
                                           std::span<const std::int32_t> positions,
                                           std::optional<std::int64_t> block_length = {});
+
+  /// Errors: Error{bad_config} on the engine's own thread, that is in a callback, which must not
+  /// wait for the engine.
+  void require_other_thread() const;
 
   [[nodiscard]] const PackageInfo& package() const noexcept;
   /// The backend's name, version and device, for people.

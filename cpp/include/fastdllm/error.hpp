@@ -10,6 +10,7 @@ enum class ErrorCode {
   bad_package,  // the package folder is missing, damaged, inconsistent or from the future
   bad_config,   // a generation option or a prompt that cannot be honoured
   backend,      // the inference library is missing, too old, or failed in a run
+  overloaded,   // too many requests are waiting: try again later
   numeric,      // the model answered with NaN or something that is no probability
 };
 

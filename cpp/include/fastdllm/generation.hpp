@@ -91,7 +91,7 @@ struct GenerationConfig {
   std::int64_t top_k = 0;    ///< >= 0: sample from the k best tokens; 0 = all
   double min_p =
       0.0;  ///< in [0, 1): of those, the ones at least this times as probable as the best
-  /// (token id, finite bias), each id once: added to the logits before anything else.
+  /// (token id, bias in [-1e6, 1e6]), each id once: added to the logits before anything else.
   std::vector<std::pair<std::int32_t, double>> logit_bias{};
   std::vector<std::int32_t> banned_token_ids{};  ///< never proposed: a bias of minus infinity
   double alg_temp = 0.0;   ///< >= 0: temperature of the choice among positions; 0 = the best

@@ -1,0 +1,308 @@
+#include "scheduler.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "concat.hpp"
+#include "fastdllm/error.hpp"
+
+namespace fastdllm {
+namespace {
+
+// Requests of much more service than the next one's do not join its pass: they would slow it.
+constexpr std::int64_t peers = 4;
+// A request is next when this many times the rows it wants were computed for others.
+constexpr std::int64_t patience = 8;
+
+std::int64_t usual_cache_bytes() noexcept {
+  const long pages = sysconf(_SC_PHYS_PAGES);
+  const long page_bytes = sysconf(_SC_PAGE_SIZE);
+  return pages > 0 && page_bytes > 0 ? std::int64_t{pages} * page_bytes / 2 : INT64_MAX;
+}
+
+std::int64_t rows_of(const Job& job) noexcept {
+  return job.loop->batch() * std::ssize(job.feed->pass->rows);
+}
+
+}  // namespace
+
+void require_other_thread(const ServingThread& serving) {
+  if (serving.load() == std::this_thread::get_id()) {
+    throw Error(ErrorCode::bad_config,
+                "the engine's own thread would wait for itself: in a callback, use submit or another "
+                "engine");
+  }
+}
+
+Scheduler::Scheduler(PackageInfo package, std::unique_ptr<Session> session,
+                     const EngineLimits& limits)
+    : model_(std::move(package), std::move(session)), limits_(limits) {
+  if (limits_.cache_bytes == 0) limits_.cache_bytes = usual_cache_bytes();
+}
+
+// A bidirectional request holds what its refresh left, a block-causal one that twice while it
+// commits; requests that share runs have a copy side by side.
+std::int64_t Scheduler::bytes_of(const UnmaskLoop& loop) const noexcept {
+  const PackageInfo& package = model_.package();
+  const std::int64_t row = 2 * package.num_layers * package.num_kv_heads * package.head_dim *
+                           static_cast<std::int64_t>(size_of(package.cache_type));
+  const std::int64_t stores = package.attention == AttentionKind::block_causal ? 2 : 1;
+  const std::int64_t copies = limits_.max_batch > 1 && loop.batch() == 1 ? 1 : 0;
+  return row * loop.most_cached_rows() * (loop.batch() * stores + copies);
+}
+
+std::shared_ptr<Job> Scheduler::submit(std::unique_ptr<UnmaskLoop> loop,
+                                       std::function<void()> on_done) {
+  auto job = std::make_shared<Job>(serving_);
+  job->bytes = bytes_of(*loop);
+  if (job->bytes > limits_.cache_bytes) {
+    throw Error(ErrorCode::bad_config,
+                concat("the request may need ", job->bytes, " bytes of cache for ",
+                       loop->most_cached_rows(), " rows; expected at most cache_bytes, ",
+                       limits_.cache_bytes));
+  }
+  job->loop = std::move(loop);
+  job->on_done = std::move(on_done);
+  const std::lock_guard lock(mutex_);
+  if (std::ssize(waiting_) >= limits_.max_waiting) {
+    throw Error(ErrorCode::overloaded, concat(waiting_.size(), " requests are waiting; expected ",
+                                              "fewer than max_waiting, ", limits_.max_waiting));
+  }
+  waiting_.push_back(job);
+  start_thread();
+  changed_.notify_one();
+  return job;
+}
+
+void Scheduler::between_passes(const std::function<void(Model&)>& call) {
+  require_other_thread();
+  std::packaged_task<void()> task([&] { call(model_); });
+  std::future<void> done = task.get_future();
+  {
+    const std::lock_guard lock(mutex_);
+    calls_.push_back(std::move(task));
+    start_thread();
+  }
+  changed_.notify_one();
+  done.get();
+}
+
+// Not before it is needed: a process may fork between loading and decoding. The thread keeps what
+// it works on alive.
+void Scheduler::start_thread() {
+  if (stopping_) throw Error(ErrorCode::bad_config, "the engine is being destroyed");
+  if (!thread_.joinable()) thread_ = std::thread([self = shared_from_this()] { self->serve(); });
+}
+
+void Scheduler::stop() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_one();
+  if (!thread_.joinable()) return;
+  if (serving_->load() == std::this_thread::get_id()) {
+    thread_.detach();
+  } else {
+    thread_.join();
+  }
+}
+
+void Scheduler::serve() {
+  serving_->store(std::this_thread::get_id());
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [&] {
+      return stopping_ || !calls_.empty() || !waiting_.empty() || !running_.empty();
+    });
+    if (stopping_) break;
+    auto calls = std::exchange(calls_, {});
+    admit();
+    lock.unlock();
+    for (auto& call : calls) call();
+    step();
+    lock.lock();
+  }
+  auto calls = std::exchange(calls_, {});
+  running_.insert(running_.end(), waiting_.begin(), waiting_.end());
+  waiting_.clear();
+  lock.unlock();
+  calls.clear();  // broken promises: who waits is told
+  while (!running_.empty()) {
+    running_.back()->loop->abort();
+    finish(*running_.back());
+  }
+}
+
+// Takes up waiting requests, first come first. Cancelled ones need no room.
+void Scheduler::admit() {
+  const auto cancelled = [](const std::shared_ptr<Job>& job) { return job->cancelled.load(); };
+  const auto first = std::stable_partition(waiting_.begin(), waiting_.end(), std::not_fn(cancelled));
+  running_.insert(running_.end(), first, waiting_.end());
+  waiting_.erase(first, waiting_.end());
+  while (!waiting_.empty() && std::ssize(running_) < limits_.max_batch &&
+         waiting_.front()->bytes <= limits_.cache_bytes - used_bytes_) {
+    waiting_.front()->charged = waiting_.front()->bytes;
+    used_bytes_ += waiting_.front()->charged;
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+// One graph run, and what it needs before and after.
+void Scheduler::step() {
+  for (std::size_t i = 0; i < running_.size();) {
+    if (plan(*running_[i])) ++i;
+  }
+  Job* first = choose();
+  if (first == nullptr) return;
+  form_group(*first);
+  run_group();
+}
+
+// Finds the pass that the request wants. False: it has ended and is not among the running ones.
+bool Scheduler::plan(Job& job) {
+  std::exception_ptr problem;
+  try {
+    if (job.cancelled.load()) {
+      job.loop->abort();
+      job.feed = nullptr;
+    } else if (!job.cache) {
+      job.cache = acquire(*job.loop);
+      const std::int64_t more = std::max<std::int64_t>(job.cache->bytes() - job.charged, 0);
+      job.charged += more;
+      used_bytes_ += more;
+      evict();
+      job.loop->start(*job.cache);
+    }
+    if (job.feed == nullptr) job.feed = job.loop->next();
+  } catch (...) {
+    problem = std::current_exception();
+  }
+  if (job.feed != nullptr && !problem) return true;
+  finish(job, problem);
+  return false;
+}
+
+// The cache of a former request that this one can go on from, else one to write over, else a new
+// one. Caches of conversations are kept as long as there is room for others.
+std::unique_ptr<BlockCache> Scheduler::acquire(const UnmaskLoop& loop) {
+  const auto usable = [&](const std::unique_ptr<BlockCache>& cache) {
+    return cache->batch() == loop.batch();
+  };
+  auto best = idle_.end();
+  std::int64_t most = 0;
+  for (auto cache = idle_.begin(); cache != idle_.end(); ++cache) {
+    const std::int64_t rows = usable(*cache) ? loop.rows_to_reuse(**cache) : 0;
+    if (rows <= most) continue;
+    most = rows;
+    best = cache;
+  }
+  if (best == idle_.end()) {
+    best = std::find_if(idle_.begin(), idle_.end(), [&](const auto& cache) {
+      return usable(cache) && cache->committed_length() == 0;
+    });
+  }
+  const bool full = std::ssize(idle_) + std::ssize(running_) > limits_.max_batch;
+  if (best == idle_.end() && full) best = std::find_if(idle_.begin(), idle_.end(), usable);
+  if (best == idle_.end()) {
+    return std::make_unique<BlockCache>(model_.session(), model_.package(), loop.batch(), clock_);
+  }
+  std::unique_ptr<BlockCache> cache = std::move(*best);
+  idle_.erase(best);
+  return cache;
+}
+
+void Scheduler::evict() noexcept {
+  const auto bytes = [&] {
+    std::int64_t total = used_bytes_;
+    for (const std::unique_ptr<BlockCache>& cache : idle_) total += cache->bytes();
+    return total;
+  };
+  while (!idle_.empty() &&
+         (std::ssize(idle_) > limits_.max_batch || bytes() > limits_.cache_bytes)) {
+    idle_.erase(idle_.begin());
+  }
+}
+
+Job* Scheduler::choose() {
+  Job* least = nullptr;
+  Job* longest = nullptr;
+  for (const std::shared_ptr<Job>& job : running_) {
+    if (least == nullptr || job->served < least->served) least = job.get();
+    if (job->postponed >= patience * rows_of(*job) &&
+        (longest == nullptr || job->postponed > longest->postponed)) {
+      longest = job.get();
+    }
+  }
+  return longest != nullptr ? longest : least;
+}
+
+void Scheduler::form_group(Job& first) {
+  group_.assign(1, &first);
+  const std::int64_t most = peers * (first.served + rows_of(first));
+  for (const std::shared_ptr<Job>& job : running_) {
+    if (job.get() != &first && job->served <= most && Model::can_share(*first.feed, *job->feed)) {
+      group_.push_back(job.get());
+    }
+  }
+}
+
+void Scheduler::run_group() {
+  feeds_.clear();
+  std::int64_t rows = 0;
+  for (Job* job : group_) {
+    feeds_.push_back(job->feed);
+    rows += rows_of(*job);
+  }
+  for (const std::shared_ptr<Job>& job : running_) job->postponed += rows;
+  std::exception_ptr failure;
+  try {
+    model_.run(feeds_);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  for (Job* job : group_) {
+    job->served += rows_of(*job);
+    job->postponed = 0;
+    job->feed = nullptr;
+    std::exception_ptr problem = failure;
+    try {
+      if (!problem) job->loop->take();
+    } catch (...) {
+      problem = std::current_exception();
+    }
+    if (problem) finish(*job, problem);
+  }
+}
+
+void Scheduler::finish(Job& job, std::exception_ptr problem) {
+  const auto found = std::find_if(running_.begin(), running_.end(),
+                                  [&](const auto& other) { return other.get() == &job; });
+  const std::shared_ptr<Job> own = std::move(*found);
+  running_.erase(found);
+  leave(*own, std::move(problem));
+}
+
+void Scheduler::leave(Job& job, std::exception_ptr problem) {
+  used_bytes_ -= job.charged;
+  if (job.cache) {
+    if (job.cache->batch() > 1) job.cache->drop_committed(0);  // of a masked prompt
+    idle_.push_back(std::move(job.cache));
+  }
+  if (problem) {
+    job.promise.set_exception(std::move(problem));
+  } else {
+    job.promise.set_value(job.loop->result());
+  }
+  job.loop.reset();
+  try {
+    if (job.on_done) job.on_done();
+  } catch (...) {  // there is nobody to tell
+  }
+  job.on_done = {};
+}
+
+}  // namespace fastdllm

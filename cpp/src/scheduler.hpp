@@ -1,0 +1,106 @@
+// Who runs next: many requests, one model, a graph run at a time.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "fastdllm/engine.hpp"
+#include "model.hpp"
+#include "unmask_loop.hpp"
+
+namespace fastdllm {
+
+/// The thread that runs the passes; {} before it starts. Outlives the scheduler with the handles.
+using ServingThread = std::atomic<std::thread::id>;
+
+/// A request on its way, shared by its Request handles and the scheduler.
+struct Job {
+  explicit Job(std::shared_ptr<const ServingThread> serving) : thread(std::move(serving)) {}
+
+  std::shared_ptr<const ServingThread> thread;
+  std::unique_ptr<UnmaskLoop> loop;  // the scheduler's thread only
+  std::function<void()> on_done;     // likewise
+  std::unique_ptr<BlockCache> cache;
+  Feed* feed = nullptr;        // the pass it wants
+  std::int64_t bytes = 0;      // of cache that it may come to hold
+  std::int64_t charged = 0;    // of the memory there is, once it runs
+  std::int64_t served = 0;     // rows computed for it
+  std::int64_t postponed = 0;  // rows computed for others since its last pass
+  std::atomic<bool> cancelled{false};
+  std::promise<GenerationResult> promise;
+  std::shared_future<GenerationResult> answer{promise.get_future()};
+};
+
+/// Errors: Error{bad_config} on that thread, which must not wait for itself.
+void require_other_thread(const ServingThread& serving);
+
+/// Serves requests on a thread of its own, pass by pass. Requests are admitted in order while the
+/// batch and the memory have room. Of those under way the one with the least service is next, so a
+/// short request is not held up by a long one; one that was passed over for long is next whatever
+/// its service. Requests whose passes have the same shapes share a graph run.
+class Scheduler : public std::enable_shared_from_this<Scheduler> {
+ public:
+  Scheduler(PackageInfo package, std::unique_ptr<Session> session, const EngineLimits& limits);
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  /// Errors: Error{overloaded} when too many wait, Error{bad_config} for a request that can never
+  /// have the memory it may need.
+  std::shared_ptr<Job> submit(std::unique_ptr<UnmaskLoop> loop, std::function<void()> on_done);
+  /// Runs `call` between two passes and returns when it has run; its errors come out.
+  void between_passes(const std::function<void(Model&)>& call);
+  /// Ends every request with abort and waits for the thread, unless that is who calls.
+  void stop() noexcept;
+
+  /// Errors: Error{bad_config} on the serving thread, which must not wait for itself.
+  void require_other_thread() const { fastdllm::require_other_thread(*serving_); }
+  [[nodiscard]] const Model& model() const noexcept { return model_; }
+
+ private:
+  using Jobs = std::vector<std::shared_ptr<Job>>;
+
+  void start_thread();
+  void serve();
+  void admit();
+  void step();
+  [[nodiscard]] bool plan(Job& job);
+  [[nodiscard]] Job* choose();
+  void form_group(Job& first);
+  void run_group();
+  void finish(Job& job, std::exception_ptr problem = {});
+  void leave(Job& job, std::exception_ptr problem);
+  [[nodiscard]] std::unique_ptr<BlockCache> acquire(const UnmaskLoop& loop);
+  void evict() noexcept;
+  [[nodiscard]] std::int64_t bytes_of(const UnmaskLoop& loop) const noexcept;
+
+  Model model_;
+  EngineLimits limits_;
+
+  // Of the thread alone.
+  Jobs running_;
+  std::vector<Job*> group_;
+  std::vector<Feed*> feeds_;
+  std::vector<std::unique_ptr<BlockCache>> idle_;  // of requests that have ended, oldest first
+  std::uint64_t clock_ = 0;
+  std::int64_t used_bytes_ = 0;
+
+  // Shared.
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::shared_ptr<Job>> waiting_;
+  std::deque<std::packaged_task<void()>> calls_;
+  bool stopping_ = false;
+  std::thread thread_;
+  std::shared_ptr<ServingThread> serving_ = std::make_shared<ServingThread>();
+};
+
+}  // namespace fastdllm

@@ -299,7 +299,8 @@ def test_text_without_a_prompt_can_have_gaps(llm: LLM) -> None:
     answer = llm.infill([2, "apples"])
 
     assert answer.text == answer.filled[0] + "apples"
-    assert llm.infill(["apples"]).text == "apples"
+    with pytest.raises(ConfigError, match="at least one gap"):
+        llm.infill(["apples"])
 
 
 def test_parts_that_make_no_sense_are_named(llm: LLM) -> None:
@@ -311,5 +312,14 @@ def test_parts_that_make_no_sense_are_named(llm: LLM) -> None:
         llm.infill([0, "a"])
     with pytest.raises(TypeError):
         llm.infill(["a", 1.5])  # type: ignore[list-item]
-    with pytest.raises(ConfigError, match="mask token"):
+    with pytest.raises(ConfigError, match=r"the prompt holds the mask token"):
+        llm.infill(["a", 2], prompt=f"a {mask}")
+
+
+def test_a_mask_token_in_a_prompt_points_to_infill(llm: LLM) -> None:
+    mask = llm.codec.tokenizer.id_to_token(llm.engine.package.mask_token_id)
+
+    with pytest.raises(ConfigError, match="infill"):
         llm.generate(f"a {mask}")
+    with pytest.raises(ConfigError, match="infill"):
+        next(llm.stream([llm.engine.package.mask_token_id]))

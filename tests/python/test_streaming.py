@@ -23,7 +23,6 @@ from scripted import (
 
 T = TypeVar("T")
 QUESTION = "Tom has 3 boxes of 4 apples and gives 5 away. How many apples are left?"
-LONG = GenerationConfig(max_new_tokens=256, block_length=8, cache="none", ignore_eos=True)
 
 
 class Gate:
@@ -316,7 +315,8 @@ def test_errors_of_a_prompt_come_at_once(llm: LLM) -> None:
 
 
 def test_a_closed_stream_leaves_the_engine_usable(llm: LLM) -> None:
-    stream: Iterator[str] = llm.stream(QUESTION, LONG)
+    config = GenerationConfig(max_new_tokens=256, block_length=8, cache="none", ignore_eos=True)
+    stream: Iterator[str] = llm.stream(QUESTION, config)
 
     assert next(stream)
     del stream

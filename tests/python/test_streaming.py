@@ -274,17 +274,20 @@ def test_an_error_in_a_callback_comes_out(stop: str | None, llm: LLM) -> None:
 
 
 def test_when_one_of_a_list_fails_the_others_are_cancelled() -> None:
-    def script(request: ScriptedRequest, step: int) -> None:
-        if request is engine.requests[0]:
+    both_run = threading.Barrier(2)
+
+    def fail_first(request: ScriptedRequest, step: int) -> None:
+        if step == 0:
+            both_run.wait(PATIENCE)
+        elif request is engine.requests[0]:
             raise fastdllm.NumericError("scripted")
         never_past_the_first_pass(request, step)
 
-    start = threading.Barrier(2)
-    llm, engine = scripted(lambda request, step: (start.wait(PATIENCE), script(request, step))[1])
+    llm, engine = scripted(fail_first)
 
     with pytest.raises(fastdllm.NumericError):
         llm.generate([[1], [2]])
-    assert engine.requests[1].was_cancelled.is_set()
+    assert engine.requests[1].result().finish_reason == "abort"
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

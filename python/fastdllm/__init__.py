@@ -28,7 +28,8 @@ from fastdllm.engine import Engine
 from fastdllm.version import __version__
 
 if TYPE_CHECKING:
-    from fastdllm.llm import LLM, Completion
+    from fastdllm.answer import Completion, StreamEvent
+    from fastdllm.llm import LLM
 
 __all__ = [
     "LLM",
@@ -47,6 +48,7 @@ __all__ = [
     "PackageError",
     "PackageInfo",
     "Request",
+    "StreamEvent",
     "__version__",
     "capabilities",
 ]
@@ -57,8 +59,8 @@ del _error
 
 
 def __getattr__(name: str) -> Any:
-    """Load LLM and Completion, which need tokenizers and jinja2, when first asked for."""
-    if name in ("LLM", "Completion"):
+    """Load what needs tokenizers and jinja2 when first asked for."""
+    if name in ("LLM", "Completion", "StreamEvent"):
         from fastdllm import llm
 
         return getattr(llm, name)

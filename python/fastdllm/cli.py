@@ -9,13 +9,18 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fastdllm._core import Error, GenerationConfig, precisions
+from fastdllm.cli_config import add_config, config_of, integer
 from fastdllm.version import __version__
+
+if TYPE_CHECKING:
+    from fastdllm.answer import Completion
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,42 +51,11 @@ def _fail(message: str) -> int:
     return 1
 
 
-def _integer(text: str) -> int:
-    """Parse an integer that C++ can take, for argparse."""
-    value = int(text)
-    if not -(2**63) <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is out of range")
-    return value
-
-
 def _threads(text: str) -> int:
-    value = _integer(text)
+    value = integer(text)
     if not 0 <= value <= 256:
         raise argparse.ArgumentTypeError(f"{text} is out of range; expected 0 to 256")
     return value
-
-
-def _bias(text: str) -> tuple[int, float]:
-    token, _, bias = text.partition("=")
-    return _integer(token), float(bias)
-
-
-class _Items(argparse.Action):
-    """Items in one word or several, with commas or without; `const` parses one."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        """Store them: a dict where the option's default is one, else a list."""
-        try:
-            items = [self.const(item) for word in values for item in word.split(",") if item]
-        except (ValueError, argparse.ArgumentTypeError) as problem:
-            raise argparse.ArgumentError(self, str(problem)) from None
-        setattr(namespace, self.dest, dict(items) if isinstance(self.default, dict) else items)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--precision", choices=precisions(), default="fp32")
     export.add_argument("--opset", type=int, choices=(20, 23), default=23)
     export.add_argument(
-        "--mask-token-id", type=_integer, help="where neither config.json nor the tokenizer says"
+        "--mask-token-id", type=integer, help="where neither config.json nor the tokenizer says"
     )
     export.add_argument("--overwrite", action="store_true", help="replace a package that is there")
     export.set_defaults(run=_export)
@@ -110,16 +84,19 @@ def _parser() -> argparse.ArgumentParser:
         help="sm86 and its like: TensorRT-RTX, ahead of time; gpu (the default): TensorRT, here",
     )
     engine.add_argument("--output", type=Path, help="folder; default PACKAGE.engines")
-    engine.add_argument("--max-context", type=_integer, help="default: the model's, at most 4096")
-    engine.add_argument("--max-rows", type=_integer, help="most rows of a pass")
-    engine.add_argument("--rows-per-step", type=_integer, help="default: the block length, or 32")
-    engine.add_argument("--max-batch", type=_integer, default=1)
+    engine.add_argument("--max-context", type=integer, help="default: the model's, at most 4096")
+    engine.add_argument("--max-rows", type=integer, help="most rows of a pass")
+    engine.add_argument("--rows-per-step", type=integer, help="default: the block length, or 32")
+    engine.add_argument("--max-batch", type=integer, default=1)
     engine.add_argument("--json", action="store_true", help="print one JSON object")
     engine.set_defaults(run=_build_engine)
 
-    generate = _package_command(commands, "generate", "answer a prompt")
+    generate = _package_command(commands, "generate", "answer prompts")
     generate.add_argument(
-        "--prompt", default="-", help="the question; - (the default) reads standard input"
+        "--prompt",
+        action="append",
+        help="the question; - (the default) reads standard input; may come again: answered together"
+        ", in order, with --json a line each",
     )
     generate.add_argument(
         "--raw", action="store_true", help="take the prompt as it stands, without chat template"
@@ -129,7 +106,15 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print text as it becomes final (default on a terminal)",
     )
-    _add_config(generate)
+    generate.add_argument(
+        "--stop", action="append", metavar="TEXT", help="end the answer before it; may come again"
+    )
+    generate.add_argument(
+        "--infill",
+        metavar="TEXT",
+        help="fill the gaps of a text: {4} is one of 4 tokens; --prompt stands before it, if given",
+    )
+    add_config(generate)
     generate.set_defaults(run=_generate)
 
     info = commands.add_parser("info", help="show what a package is, or what this build can do")
@@ -141,10 +126,10 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = _package_command(commands, "bench", "compare naive, prefix, dual, dual + threshold")
     bench.add_argument("--prompt", help="the question; default: 16 token ids")
-    bench.add_argument("--max-new-tokens", type=_integer, default=64)
-    bench.add_argument("--block-length", type=_integer, help="default: the package's, or 32")
+    bench.add_argument("--max-new-tokens", type=integer, default=64)
+    bench.add_argument("--block-length", type=integer, help="default: the package's, or 32")
     bench.add_argument("--threshold", type=float, default=0.9)
-    bench.add_argument("--repeat", type=_integer, default=3)
+    bench.add_argument("--repeat", type=integer, default=3)
     bench.set_defaults(run=_bench)
     return parser
 
@@ -159,51 +144,8 @@ def _package_command(
     return command
 
 
-def _add_config(command: argparse.ArgumentParser) -> None:
-    """Add an option per field of GenerationConfig, with its name and default."""
-    defaults = GenerationConfig().to_dict()
-    choices = {
-        "cache": ("auto", "none", "prefix", "dual"),
-        "remasking": ("low_confidence", "random", "margin", "entropy", "sequential", "origin"),
-        "stop_at": ("token", "block"),
-    }
-    floats = {"eps", "threshold", "factor", "frechet", "entropy_bound", "editing_threshold"}
-    lists = {"logit_bias": _bias, "banned_token_ids": _integer, "stop_token_ids": _integer}
-    notes = {
-        "block_length": "default: the package's, or 32",
-        "sub_block_length": "default: the package's, or the block",
-        "steps": "passes over the whole generation",
-        "threshold": "default 0.9 unless a schedule or another rule is given",
-        "logit_bias": "such as 12=-1.5,7=2",
-        "banned_token_ids": "such as 1,2",
-        "stop_token_ids": "default: the package's end-of-text ids",
-    }
-    for name, default in defaults.items():
-        options: dict[str, Any] = {"default": default, "help": notes.get(name)}
-        if name in choices:
-            options["choices"] = choices[name]
-        elif isinstance(default, bool):
-            options["action"] = "store_true"
-        elif name in lists:
-            options |= {"action": _Items, "nargs": "*", "const": lists[name], "metavar": "ITEM"}
-        elif isinstance(default, float) or name in floats:
-            options["type"] = float
-        else:
-            options["type"] = int if name == "seed" else _integer
-        command.add_argument(f"--{name.replace('_', '-')}", **options)
-
-
-def _config(options: argparse.Namespace) -> GenerationConfig:
-    fields = {name: getattr(options, name) for name in GenerationConfig().to_dict()}
-    rules = ("steps", "steps_per_block", "eps", "factor", "threshold", "frechet", "entropy_bound")
-    by_schedule = fields["remasking"] in ("entropy", "sequential", "origin")
-    if not by_schedule and all(fields[name] is None for name in rules):
-        fields["threshold"] = 0.9
-    return GenerationConfig(**fields)
-
-
-def _print_json(content: object) -> None:
-    print(json.dumps(content, indent=1))
+def _print_json(content: object, indent: int | None = 1) -> None:
+    print(json.dumps(content, indent=indent))
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -273,30 +215,42 @@ def _read_prompt(text: str) -> str:
 def _generate(options: argparse.Namespace) -> int:
     from fastdllm.llm import LLM
 
-    config = _config(options)
+    config = config_of(options)
+    prompts = options.prompt or ([] if options.infill is not None else ["-"])
+    streams = not options.json and (options.stream or _is_terminal(sys.stdout))
+    if options.infill is not None and (len(prompts) > 1 or options.stop or options.stream):
+        raise Error("--infill takes one --prompt at most, and neither --stop nor --stream")
+    if options.stream and len(prompts) > 1:
+        raise Error(f"--stream takes one --prompt; found {len(prompts)}")
     llm = LLM(options.package, threads=options.threads)
-    prompt = _read_prompt(options.prompt)
-    if not options.json and (options.stream or _is_terminal(sys.stdout)):
-        for piece in llm.stream(prompt, config, raw=options.raw):
+    prompts = [_read_prompt(prompt) for prompt in prompts]
+    if options.infill is not None:
+        gaps = enumerate(re.split(r"\{(\d+)\}", _read_prompt(options.infill)))
+        parts = [int(part) if i % 2 else part for i, part in gaps if part]
+        answers = [llm.infill(parts, config, prompt=(prompts or [None])[0], raw=options.raw)]
+    elif streams and len(prompts) == 1:
+        for piece in llm.stream(prompts[0], config, stop=options.stop, raw=options.raw):
             print(piece, end="", flush=True)
         print()
         return 0
-    answer = llm.generate(prompt, config, raw=options.raw)
-    if not options.json:
-        print(answer.text)
-        return 0
-    _print_json(
-        {
-            "text": answer.text,
-            "token_ids": answer.token_ids.tolist(),
-            "finish_reason": answer.finish_reason,
-            "num_passes": answer.num_passes,
-            "prompt_tokens": answer.prompt_tokens,
-            "stats": answer.stats.to_dict(),
-            "config": config.to_dict(),
-        }
-    )
+    else:
+        answers = llm.generate(prompts, config, stop=options.stop, raw=options.raw)
+    for number, answer in enumerate(answers):
+        if options.json:
+            _print_json(_facts(answer, config), indent=1 if len(answers) == 1 else None)
+        else:
+            print("\n" * (number > 0) + answer.text)
     return 0
+
+
+def _facts(answer: Completion, config: GenerationConfig) -> dict[str, Any]:
+    facts = {field.name: getattr(answer, field.name) for field in dataclasses.fields(answer)}
+    return facts | {
+        "token_ids": answer.token_ids.tolist(),
+        "logprobs": answer.logprobs.tolist(),
+        "stats": answer.stats.to_dict(),
+        "config": config.to_dict(),
+    }
 
 
 def _show(facts: dict[str, Any]) -> None:

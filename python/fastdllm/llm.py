@@ -2,54 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import operator
 import os
 import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdllm._core import (
-    CommitEvent,
-    GenerationConfig,
-    GenerationResult,
-    GenerationStats,
-    PackageError,
+from fastdllm._core import ConfigError, GenerationConfig, PackageError
+from fastdllm.answer import (
+    Answer,
+    CommitCallback,
+    Completion,
+    StreamEvent,
+    start_all,
+    stop_strings,
 )
 from fastdllm.check import read_metadata
 from fastdllm.engine import Engine
-from fastdllm.text import Message, TextCodec, TextStream
+from fastdllm.text import Message, TextCodec
 
 Prompt = str | Sequence[Message] | Sequence[int] | NDArray[np.int32]
-CommitCallback = Callable[[CommitEvent], bool | None]
+Configs = GenerationConfig | Sequence[GenerationConfig] | None
+Stop = str | Sequence[str] | None
 
 
 def default_config() -> GenerationConfig:
-    """Return what is used when no config is given: dual cache, threshold 0.9 (the paper's)."""
-    return GenerationConfig(threshold=0.9, cache="dual")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completion:
-    """An answer: its text without special tokens, and what the engine says of it."""
-
-    text: str
-    token_ids: NDArray[np.int32]
-    finish_reason: str
-    num_passes: int
-    prompt_tokens: int
-    stats: GenerationStats
+    """Return what is used when no config is given: threshold 0.9 (the paper's)."""
+    return GenerationConfig(threshold=0.9)
 
 
 class LLM:
-    """A package with its tokenizer and chat template.
+    """A package with its tokenizer and chat template. Safe to use from many threads.
 
-    threads and onnxruntime_library: as for Engine. Errors: BackendError; PackageError, also for a
-    package that was exported without a tokenizer (use Engine then).
+    The keywords are Engine's. Errors: BackendError; PackageError, also for a package that was
+    exported without a tokenizer (use Engine then).
+
+    Every way to ask takes `config` (None = default_config()), `stop`, a string or strings before
+    which the text ends, and `raw` (see encode()). A stop string is looked for in the text without
+    special tokens; nothing of it is given out, and the request ends with the pass that completes
+    it. Errors of a request: ConfigError, OverloadedError, NumericError, BackendError.
     """
 
     def __init__(
@@ -58,9 +55,19 @@ class LLM:
         *,
         threads: int = 0,
         onnxruntime_library: str | None = None,
+        max_batch: int = 8,
+        max_waiting: int = 1024,
+        cache_bytes: int | None = None,
     ) -> None:
         folder = Path(package_dir)
-        self.engine = Engine(folder, threads=threads, onnxruntime_library=onnxruntime_library)
+        self.engine = Engine(
+            folder,
+            threads=threads,
+            onnxruntime_library=onnxruntime_library,
+            max_batch=max_batch,
+            max_waiting=max_waiting,
+            cache_bytes=cache_bytes,
+        )
         entry = read_metadata(folder).get("tokenizer")
         if entry is None:
             raise PackageError(f"{folder}: has no tokenizer; use fastdllm.Engine with token ids")
@@ -88,78 +95,289 @@ class LLM:
             raise TypeError("a prompt is text, messages or token ids; this list mixes them")
         return self.codec.encode_chat(messages) if messages else ids
 
-    def generate(
+    @overload  # a str is a prompt, although it is a sequence of str
+    def generate(  # type: ignore[overload-overlap]
         self,
         prompt: Prompt,
         config: GenerationConfig | None = None,
         *,
+        stop: Stop = None,
+        on_commit: CommitCallback | None = None,
+        raw: bool = False,
+    ) -> Completion: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: Sequence[Prompt],
+        config: Configs = None,
+        *,
+        stop: Stop = None,
+        raw: bool = False,
+    ) -> list[Completion]: ...
+
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        config: Configs = None,
+        *,
+        stop: Stop = None,
+        on_commit: CommitCallback | None = None,
+        raw: bool = False,
+    ) -> Completion | list[Completion]:
+        """Answer a prompt, or a list of prompts together.
+
+        A list (also an empty one) gives a list of the same order, and may come with a config per
+        prompt; when one fails, the others are cancelled. on_commit: of one prompt; called after
+        every pass on the engine's thread, False ends the answer ('abort').
+        """
+        answers = self._answers(prompt, config, stop, on_commit, raw)
+        try:
+            for number in start_all(answers, [None] * len(answers)):
+                answers[number].wait()
+            completions = [answer.completion() for answer in answers]
+        finally:
+            for answer in answers:
+                answer.cancel()
+        return completions if _is_list(prompt) else completions[0]
+
+    @overload
+    async def agenerate(  # type: ignore[overload-overlap]
+        self,
+        prompt: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        stop: Stop = None,
+        on_commit: CommitCallback | None = None,
+        raw: bool = False,
+    ) -> Completion: ...
+
+    @overload
+    async def agenerate(
+        self,
+        prompt: Sequence[Prompt],
+        config: Configs = None,
+        *,
+        stop: Stop = None,
+        raw: bool = False,
+    ) -> list[Completion]: ...
+
+    async def agenerate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        config: Configs = None,
+        *,
+        stop: Stop = None,
+        on_commit: CommitCallback | None = None,
+        raw: bool = False,
+    ) -> Completion | list[Completion]:
+        """Answer as generate() does, without holding up the event loop or using a thread.
+
+        Cancelling the task cancels the requests.
+        """
+        answers = self._answers(prompt, config, stop, on_commit, raw)
+        finished = [asyncio.Event() for _ in answers]
+        try:
+            for number in start_all(answers, [_on_loop(event.set) for event in finished]):
+                await finished[number].wait()
+            for event in finished:
+                await event.wait()
+            completions = [answer.completion() for answer in answers]
+        finally:
+            for answer in answers:
+                answer.cancel()
+        return completions if _is_list(prompt) else completions[0]
+
+    def stream(
+        self,
+        prompt: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        stop: Stop = None,
+        raw: bool = False,
+    ) -> Generator[str, None, None]:
+        """Yield the answer's text as it becomes final, from left to right, in whole characters.
+
+        The request starts when the first piece is asked for; leaving the iterator cancels it.
+        Errors come out of the iterator.
+        """
+        return _pieces(self.stream_events(prompt, config, stop=stop, raw=raw))
+
+    def stream_events(
+        self,
+        prompt: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        stop: Stop = None,
+        raw: bool = False,
+    ) -> Generator[StreamEvent, None, None]:
+        """Yield what every pass commits, and the completion last; otherwise as stream()."""
+        (answer,) = self._answers(prompt, config, stop, None, raw)
+        return _events(answer)
+
+    def astream(
+        self,
+        prompt: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        stop: Stop = None,
+        raw: bool = False,
+    ) -> AsyncGenerator[str, None]:
+        """Yield text as stream() does, in an event loop.
+
+        Cancelling the task or leaving the iterator cancels the request.
+        """
+        return _apieces(self.astream_events(prompt, config, stop=stop, raw=raw))
+
+    def astream_events(
+        self,
+        prompt: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        stop: Stop = None,
+        raw: bool = False,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Yield events as stream_events() does, in an event loop."""
+        (answer,) = self._answers(prompt, config, stop, None, raw)
+        return _aevents(answer)
+
+    def infill(
+        self,
+        parts: Sequence[str | int],
+        config: GenerationConfig | None = None,
+        *,
+        prompt: Prompt | None = None,
         on_commit: CommitCallback | None = None,
         raw: bool = False,
     ) -> Completion:
-        """Answer a prompt; config None = default_config(). on_commit: see Engine.generate."""
-        ids = self.encode(prompt, raw=raw)
-        return self._completion(
-            ids, self.engine.generate(ids, config or default_config(), on_commit)
-        )
+        """Fill the gaps of a text: a part is text, which stays as it is, or a gap of n tokens.
 
-    def stream(
-        self, prompt: Prompt, config: GenerationConfig | None = None, *, raw: bool = False
-    ) -> Iterator[str]:
-        """Yield the answer's text as it becomes final, from left to right, in whole characters.
-
-        Leaving the iterator early aborts the generation. Errors come out of the iterator.
+        Each text is encoded on its own; special tokens written in it are recognized. prompt: stands
+        before the text and is no part of the completion. The completion has the whole text, the
+        gaps' in `filled`, and tokens, given ones included, from the first part on. All gaps are
+        filled to their end, whatever is written in them. Event positions count from the prompt's.
+        Errors: ConfigError, also for a text that holds the mask token.
         """
-        ids = self.encode(prompt, raw=raw)
-        return self._stream(ids, config or default_config())
-
-    def _stream(self, ids: list[int], config: GenerationConfig) -> Iterator[str]:
-        text = TextStream(self.codec, self._stop_ids(config))
-        pending: dict[int, int] = {}  # tokens that can still be edited
-        pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
-        left = threading.Event()
-
-        def on_commit(event: CommitEvent) -> bool:
-            pending.update(zip(event.positions.tolist(), event.token_ids.tolist(), strict=True))
-            if config.editing_threshold is None or event.block_finished:
-                if piece := text.push(pending.keys(), pending.values()):
-                    pieces.put(piece)
-                pending.clear()
-            return not left.is_set()
-
-        def work() -> None:
-            try:
-                self.engine.generate(ids, config, on_commit)
-                text.push(pending.keys(), pending.values())
-                pieces.put(text.finish())
-                pieces.put(None)
-            except BaseException as problem:  # handed to the reader
-                pieces.put(problem)
-
-        worker = threading.Thread(target=work, name="fastdllm-stream", daemon=True)
-        worker.start()
-        try:
-            while (item := pieces.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                if item:
-                    yield item
-        finally:
-            left.set()
-            worker.join()
-
-    def _stop_ids(self, config: GenerationConfig) -> Iterable[int]:
-        """Return the tokens that end the text; none where the answer goes on behind them."""
-        if config.ignore_eos or config.stop_at == "block":
-            return ()
-        named = config.stop_token_ids
-        return self.engine.package.eos_token_ids if named is None else named
-
-    def _completion(self, ids: list[int], result: GenerationResult) -> Completion:
+        mask = self.engine.package.mask_token_id
+        canvas = [] if prompt is None else self.encode(prompt, raw=raw)
+        start = len(canvas)
+        gaps: list[slice] = []
+        for number, part in enumerate(parts):
+            if isinstance(part, str):
+                ids = self.codec.encode(part)
+                if mask in ids:
+                    raise ConfigError(f"parts[{number}] is {part!r}; write a gap as a number")
+            else:
+                ids = [mask] * operator.index(part)
+                if not ids:
+                    raise ConfigError(f"parts[{number}] is {part}; expected a gap of 1 or more")
+                gaps.append(slice(len(canvas), len(canvas) + len(ids)))
+            canvas += ids
+        result = self.engine.infill(canvas, config or default_config(), on_commit)
+        filled = sum(gap.stop - gap.start for gap in gaps)
         return Completion(
-            text=self.codec.decode(result.token_ids),
-            token_ids=result.token_ids,
+            text=self.codec.decode(result.token_ids[start:]),
+            token_ids=result.token_ids[start:],
+            logprobs=result.logprobs[start:],
             finish_reason=result.finish_reason,
+            stop=None,
             num_passes=result.num_passes,
-            prompt_tokens=len(ids),
+            prompt_tokens=len(canvas) - filled,
+            completion_tokens=filled,
             stats=result.stats,
+            filled=tuple(self.codec.decode(result.token_ids[gap]) for gap in gaps),
         )
+
+    def _answers(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        config: Configs,
+        stop: Stop,
+        on_commit: CommitCallback | None,
+        raw: bool,
+    ) -> list[Answer]:
+        prompts: list[Prompt]
+        if not _is_list(prompt):
+            prompts = [cast(Prompt, prompt)]
+        elif on_commit is None:
+            prompts = list(prompt)
+        else:
+            raise TypeError("on_commit is for one prompt; expected none with a list of prompts")
+        if config is None or isinstance(config, GenerationConfig):
+            configs = [config or default_config()] * len(prompts)
+        else:
+            configs = list(config)
+        if len(configs) != len(prompts):
+            raise ConfigError(
+                f"there are {len(configs)} configs for {len(prompts)} prompts; expected one for"
+                " each, or one for all"
+            )
+        strings = stop_strings(stop)
+        return [
+            Answer(
+                self.engine,
+                self.codec,
+                self.encode(one, raw=raw),
+                its_config,
+                stop=strings,
+                on_commit=on_commit,
+            )
+            for one, its_config in zip(prompts, configs, strict=True)
+        ]
+
+
+def _is_list(prompt: Prompt | Sequence[Prompt]) -> TypeGuard[Sequence[Prompt]]:
+    """Tell prompts from one prompt: a list of texts, or of lists of messages or of ids."""
+    if isinstance(prompt, np.ndarray):
+        return prompt.ndim == 2
+    if isinstance(prompt, str) or not isinstance(prompt, Sequence):
+        return False
+    return len(prompt) == 0 or isinstance(prompt[0], Sequence | np.ndarray)
+
+
+def _pieces(events: Generator[StreamEvent, None, None]) -> Generator[str, None, None]:
+    with contextlib.closing(events):
+        for event in events:
+            if event.piece:
+                yield event.piece
+
+
+async def _apieces(events: AsyncGenerator[StreamEvent, None]) -> AsyncGenerator[str, None]:
+    async with contextlib.aclosing(events):
+        async for event in events:
+            if event.piece:
+                yield event.piece
+
+
+def _events(answer: Answer) -> Generator[StreamEvent, None, None]:
+    arrived: queue.SimpleQueue[StreamEvent | None] = queue.SimpleQueue()
+    try:
+        answer.start(on_event=arrived.put, on_done=lambda: arrived.put(None))
+        while (event := arrived.get()) is not None:
+            yield event
+        yield answer.last_event()
+    finally:
+        answer.cancel()
+
+
+async def _aevents(answer: Answer) -> AsyncGenerator[StreamEvent, None]:
+    arrived: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
+    put = _on_loop(arrived.put_nowait)
+    try:
+        answer.start(on_event=put, on_done=lambda: put(None))
+        while (event := await arrived.get()) is not None:
+            yield event
+        yield answer.last_event()
+    finally:
+        answer.cancel()
+
+
+def _on_loop(call: Callable[..., object]) -> Callable[..., None]:
+    """Return a function that has `call` called in the running loop, from any thread."""
+    loop = asyncio.get_running_loop()
+
+    def hand_over(*arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
+            loop.call_soon_threadsafe(call, *arguments)
+
+    return hand_over

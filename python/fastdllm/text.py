@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -108,42 +109,97 @@ def _special_tokens(entry: dict[str, Any]) -> dict[str, str]:
 
 
 class TextStream:
-    """Turns commits at any positions into text pieces from left to right.
+    """Turns commits at any positions into text from left to right, up to a stop string.
 
-    A piece ends on a whole character: bytes of an unfinished one wait for the rest.
+    A piece ends on a whole character: bytes of an unfinished one wait for the rest. So does what
+    could begin a stop string. The text ends before the stop string that is complete first, as if
+    it had come a character at a time: how the commits came makes no difference.
+
+    text: what was given out. stop: the stop string that ended it, or None.
     """
 
-    def __init__(self, codec: TextCodec, stop_ids: Iterable[int]) -> None:
+    # Pieces are decoded from a window of tokens, so that an answer's length does not slow it down.
+    _WINDOW, _CONTEXT = 64, 8
+
+    def __init__(self, codec: TextCodec, stop_ids: Iterable[int], stop: Iterable[str] = ()) -> None:
+        """stop_ids: tokens that end the text. stop: strings before which it ends, not empty."""
+        self.text = ""
+        self.stop: str | None = None
         self._codec = codec
         self._stop_ids = frozenset(stop_ids)
+        self._stop_strings = tuple(stop)
         self._waiting: dict[int, int] = {}
         self._ids: list[int] = []
-        self._text = ""
-        self._stopped = False
+        self._ended = False  # by a stop token
+        self._settled = ""  # the decoded text when the window was last moved,
+        self._context = ""  # its part that the window holds,
+        self._window = 0  # and where that begins in the ids
 
     def push(self, positions: Iterable[int], token_ids: Iterable[int]) -> str:
         """Take one pass's commits; return the text that is now final."""
         self._waiting.update(zip(map(int, positions), map(int, token_ids), strict=True))
-        while not self._stopped and len(self._ids) in self._waiting:
+        before = len(self._ids)
+        while not self._ended and len(self._ids) in self._waiting:
             token = self._waiting.pop(len(self._ids))
-            self._stopped = token in self._stop_ids
+            self._ended = token in self._stop_ids
             self._ids.append(token)
-        return self._advance(final=False)
+        return self._advance(final=False) if len(self._ids) > before else ""
 
     def finish(self) -> str:
         """Return what is left, an unfinished character as a replacement mark."""
         return self._advance(final=True)
 
+    def tokens_of(self, text: str) -> int:
+        """Return the fewest tokens, from the first, that hold `text`, a beginning of the answer."""
+
+        def characters(count: int) -> int:
+            return len(self._codec.decode(self._ids[:count]).rstrip("\ufffd"))
+
+        return bisect_left(range(len(self._ids)), len(text), key=characters)
+
     def _advance(self, *, final: bool) -> str:
-        text = self._codec.decode(self._ids)
+        if self.stop is not None:
+            return ""
+        text = self._decode()
         if not final:
             text = text.rstrip("\ufffd")
-        if not text.startswith(self._text):  # a decoder that rewrites its end
+        start = len(self.text)
+        if not text.startswith(self.text):  # a decoder that rewrites its end
             if not final:
                 return ""
-            pairs = zip(text, self._text, strict=False)
-            same = next((i for i, (a, b) in enumerate(pairs) if a != b), len(self._text))
-            self._text = text[:same]  # what was shown cannot be taken back; the rest is not lost
-        piece = text[len(self._text) :]
-        self._text = text
-        return piece
+            # What was given out cannot be taken back; the rest is not lost.
+            pairs = zip(text, self.text, strict=False)
+            start = next((i for i, (a, b) in enumerate(pairs) if a != b), min(start, len(text)))
+        end = len(text)
+        # What was given out begins no stop string, so the search goes on behind it.
+        found = [
+            (at + len(s), at, s) for s in self._stop_strings if (at := text.find(s, start)) >= 0
+        ]
+        if found:
+            _, end, self.stop = min(found)
+        elif not final:
+            end -= self._held_back(text[start:])
+        self.text = text[:end]
+        return text[start:end]
+
+    def _held_back(self, text: str) -> int:
+        """Return the length of the longest end of `text` that could begin a stop string."""
+        longest = min(len(text), max(map(len, self._stop_strings), default=1) - 1)
+        for length in range(longest, 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stop_strings):
+                return length
+        return 0
+
+    def _decode(self) -> str:
+        text = self._codec.decode(self._ids[self._window :])
+        if text.startswith(self._context):
+            text = self._settled + text[len(self._context) :]
+        else:  # a decoder that rewrites what lies further back
+            self._settled, self._context, self._window = "", "", 0
+            text = self._codec.decode(self._ids)
+        if len(self._ids) - self._window > self._WINDOW and not text.endswith("\ufffd"):
+            window = len(self._ids) - self._CONTEXT
+            context = self._codec.decode(self._ids[window:])
+            if context and text.endswith(context):  # it begins with a whole character
+                self._settled, self._context, self._window = text, context, window
+        return text

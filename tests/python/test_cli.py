@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fastdllm import GenerationConfig, cli
+from fastdllm.cli_config import config_of
 
 from conftest import ROOT, PackageOf, checkpoint_folder
 
@@ -81,7 +82,7 @@ def test_every_field_of_the_config_is_an_option_and_in_the_readme(field: str) ->
     elif isinstance(value, dict):
         words = [f"{token}={bias}" for token, bias in value.items()]
 
-    config = cli._config(cli._parser().parse_args(["generate", "package", flag, *words]))
+    config = config_of(cli._parser().parse_args(["generate", "package", flag, *words]))
 
     assert config.to_dict()[field] == value
     assert f"`{field}`" in (ROOT / "README.md").read_text("utf-8")
@@ -90,7 +91,7 @@ def test_every_field_of_the_config_is_an_option_and_in_the_readme(field: str) ->
 def test_lists_may_be_given_with_commas() -> None:
     flags = ["--logit-bias", "12=-1.5,3=2", "--banned-token-ids", "1,2", "--stop-token-ids", "3,5"]
 
-    config = cli._config(cli._parser().parse_args(["generate", "package", *flags]))
+    config = config_of(cli._parser().parse_args(["generate", "package", *flags]))
 
     assert config.logit_bias == {3: 2.0, 12: -1.5}
     assert config.banned_token_ids == [1, 2]
@@ -139,6 +140,59 @@ def test_generate_takes_every_option_of_the_config(package_of: PackageOf) -> Non
     assert found["config"] == expected.to_dict()
     assert len(found["token_ids"]) == 12
     assert found["num_passes"] == 6
+
+
+OTHER_QUESTION = "Tom has 3 boxes of 4 apples and gives 5 away. How many apples are left?"
+
+
+def test_several_prompts_are_answered_in_order(package_of: PackageOf) -> None:
+    package = package_of("tiny_math")
+    both = ("--prompt", QUESTION, "--prompt", OTHER_QUESTION)
+    first, second = (
+        run("generate", package, "--prompt", question).stdout.rstrip("\n")
+        for question in (QUESTION, OTHER_QUESTION)
+    )
+
+    answer = run("generate", package, *both)
+    lines = run("generate", package, *both, "--json").stdout.splitlines()
+
+    assert answer.stdout == f"{first}\n\n{second}\n"
+    assert [json.loads(line)["text"] for line in lines] == [first, second]
+    assert "--stream takes one --prompt" in error_of(run("generate", package, *both, "--stream"))
+
+
+def test_stop_ends_the_answer_before_it(package_of: PackageOf) -> None:
+    package = package_of("tiny_math")
+    whole = json.loads(run("generate", package, "--prompt", OTHER_QUESTION, "--json").stdout)
+    options = ("--prompt", OTHER_QUESTION, "--stop", "zz", "--stop", "####")
+
+    stopped = json.loads(run("generate", package, *options, "--json").stdout)
+    streamed = run("generate", package, *options, "--stream")
+
+    assert "####" in whole["text"]
+    assert stopped["text"] == whole["text"].split("####")[0]
+    assert (stopped["stop"], stopped["finish_reason"]) == ("####", "stop")
+    assert stopped["completion_tokens"] > len(stopped["token_ids"]) == len(stopped["logprobs"])
+    assert streamed.stdout == stopped["text"] + "\n"
+
+
+def test_infill_fills_the_gaps_of_a_text(package_of: PackageOf) -> None:
+    package = package_of("tiny_math")
+    text = "There are {6} apples.{1}"
+
+    alone = run("generate", package, "--infill", text)
+    asked = json.loads(
+        run("generate", package, "--prompt", QUESTION, "--infill", text, "--json").stdout
+    )
+
+    assert alone.stdout.startswith("There are ")
+    first, second = asked["filled"]
+    assert asked["text"] == f"There are {first} apples.{second}"
+    assert asked["completion_tokens"] == 7
+    assert "neither --stop nor --stream" in error_of(
+        run("generate", package, "--infill", text, "--stop", "x")
+    )
+    assert "expected a gap of 1" in error_of(run("generate", package, "--infill", "a{0}"))
 
 
 def test_threshold_is_the_default_only_without_another_rule(package_of: PackageOf) -> None:

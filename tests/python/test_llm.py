@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,22 +17,9 @@ from fastdllm import LLM, ConfigError, GenerationConfig
 from fastdllm.text import ChatTemplate, TextCodec, TextError, TextStream
 
 from conftest import PackageOf
+from scripted import ByteCodec
 
 QUESTION = "Tom has 3 boxes of 4 apples. How many apples is that?"
-
-
-class ByteCodec(TextCodec):
-    """A token is a byte of UTF-8: the hardest case for streaming."""
-
-    def __init__(self) -> None:
-        self.chat_template = None
-
-    def decode(self, ids: Iterable[int]) -> str:
-        return bytes(ids).decode("utf-8", errors="replace")
-
-
-def stream_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "fastdllm-stream"]
 
 
 def test_a_string_is_one_user_message(llm: LLM) -> None:
@@ -55,9 +43,9 @@ def test_a_completion_says_what_it_took(llm: LLM) -> None:
     assert answer.text == llm.codec.decode(answer.token_ids)
 
 
-def test_no_config_is_threshold_and_dual_cache(llm: LLM) -> None:
+def test_no_config_is_threshold(llm: LLM) -> None:
     found = llm.generate(QUESTION)
-    expected = llm.generate(QUESTION, GenerationConfig(threshold=0.9, cache="dual"))
+    expected = llm.generate(QUESTION, GenerationConfig(threshold=0.9))
 
     assert found.token_ids.tolist() == expected.token_ids.tolist()
     assert found.num_passes == expected.num_passes
@@ -75,29 +63,11 @@ def test_the_pieces_joined_are_the_text(ignore_eos: bool, llm: LLM) -> None:
     assert all(pieces)
 
 
-def test_leaving_a_stream_ends_its_generation(llm: LLM) -> None:
-    config = GenerationConfig(max_new_tokens=256, block_length=8, cache="none", ignore_eos=True)
-
-    for _ in llm.stream(QUESTION, config):
-        break
-
-    assert stream_threads() == []
-    assert llm.generate(QUESTION, GenerationConfig(max_new_tokens=4)).num_passes > 0
-
-
-def test_an_unread_stream_starts_nothing(llm: LLM) -> None:
-    stream = llm.stream(QUESTION)
-
-    assert stream_threads() == []
-    del stream
-
-
 def test_errors_come_out_where_the_stream_is_read(llm: LLM) -> None:
     stream: Iterator[str] = llm.stream([1], GenerationConfig(max_new_tokens=100_000))
 
     with pytest.raises(ConfigError, match="longer than the model's context"):
         next(stream)
-    assert stream_threads() == []
 
 
 def test_a_package_without_tokenizer_says_so(package_of: PackageOf) -> None:
@@ -122,6 +92,29 @@ def test_text_streams_from_left_to_right_up_to_the_stop_token() -> None:
     assert stream.push([4], b"x") == ""
     assert stream.push([3], b"\0") == "\0"
     assert stream.finish() == ""
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(text=st.text(max_size=30), copies=st.integers(1, 20))
+def test_a_long_answer_is_not_decoded_again_and_again(text: str, copies: int) -> None:
+    codec = ByteCodec()
+    stream = TextStream(codec, ())
+    encoded = (text * copies).encode()
+
+    pieces = [stream.push([i], [byte]) for i, byte in enumerate(encoded)]
+
+    assert "".join(pieces) == text * copies
+    assert codec.longest <= 80
+
+
+def test_a_decoder_that_joins_tokens_streams_the_same_text(llm: LLM) -> None:
+    """Many turns of real text: where the window of decoded tokens moves leaves no mark."""
+    ids = llm.encode(QUESTION * 10, raw=True)
+    stream = TextStream(llm.codec, ())
+
+    pieces = [stream.push([i], [token]) for i, token in enumerate(ids)]
+
+    assert "".join(pieces) == llm.codec.decode(ids) == QUESTION * 10
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -222,3 +215,91 @@ def test_the_stream_ends_with_the_stop_tokens_of_the_config(llm: LLM) -> None:
     assert answer.finish_reason == "stop"
     assert answer.token_ids[-1] == stop
     assert "".join(llm.stream(QUESTION, config)) == answer.text
+
+
+QUESTIONS = [
+    QUESTION,
+    "Mia buys 5 pens at 2 dollars each and pays 14 dollars. How much is the change?",
+    "Ann has 12 marbles and gives away 4. How many marbles does Ann have left?",
+]
+
+
+def test_a_list_of_prompts_gives_a_list_of_what_each_gives_alone(llm: LLM) -> None:
+    alone = [llm.generate(question).text for question in QUESTIONS]
+    messages = [[{"role": "user", "content": question}] for question in QUESTIONS]
+    ids = [llm.encode(question) for question in QUESTIONS]
+
+    assert len(set(alone)) == 3
+    assert [answer.text for answer in llm.generate(QUESTIONS)] == alone
+    assert [answer.text for answer in llm.generate(messages)] == alone
+    assert [answer.text for answer in llm.generate(ids)] == alone
+    assert [answer.text for answer in llm.generate([np.array(i, np.int32) for i in ids])] == alone
+    assert [answer.text for answer in llm.generate([QUESTION, ids[1]])] == alone[:2]
+
+
+def test_lists_of_one_and_of_none_stay_lists(llm: LLM) -> None:
+    assert [a.text for a in llm.generate([QUESTION])] == [llm.generate(QUESTION).text]
+    assert llm.generate([]) == []
+
+
+def test_every_prompt_of_a_list_may_have_its_config(llm: LLM) -> None:
+    configs = [GenerationConfig(max_new_tokens=n, ignore_eos=True) for n in (3, 5)]
+
+    answers = llm.generate(QUESTIONS[:2], configs)
+
+    assert [len(answer.token_ids) for answer in answers] == [3, 5]
+    with pytest.raises(ConfigError, match="2 configs for 3 prompts"):
+        llm.generate(QUESTIONS, configs)
+
+
+def test_a_callback_goes_with_one_prompt(llm: LLM) -> None:
+    with pytest.raises(TypeError, match="on_commit is for one prompt"):
+        llm.generate(QUESTIONS, on_commit=lambda event: None)  # type: ignore[call-overload]
+
+
+def test_a_completion_holds_the_logarithms_of_its_confidences(llm: LLM) -> None:
+    confidences: dict[int, float] = {}
+
+    def hear(event: fastdllm.CommitEvent) -> None:
+        confidences.update(zip(event.positions.tolist(), event.confidences.tolist(), strict=True))
+
+    answer = llm.generate(QUESTION, on_commit=hear)
+
+    assert answer.logprobs.shape == answer.token_ids.shape
+    expected = [math.log(confidences[i]) for i in range(len(answer.token_ids))]
+    assert answer.logprobs.tolist() == pytest.approx(expected)
+
+
+def test_gaps_are_filled_and_given_text_stays(llm: LLM) -> None:
+    question = "Tom has 3 boxes of 4 apples and gives 5 away. How many apples are left?"
+    whole = llm.generate(question).text
+    head, tail = whole[:10], whole[-15:]
+
+    answer = llm.infill([head, 12, tail, 2], prompt=question)
+
+    first, second = answer.filled
+    assert answer.text == head + first + tail + second
+    given = len(llm.encode(question)) + sum(len(llm.codec.encode(part)) for part in (head, tail))
+    assert (answer.prompt_tokens, answer.completion_tokens) == (given, 14)
+    assert len(answer.token_ids) == len(answer.logprobs) == 14 + given - len(llm.encode(question))
+    assert llm.engine.package.mask_token_id not in answer.token_ids
+
+
+def test_text_without_a_prompt_can_have_gaps(llm: LLM) -> None:
+    answer = llm.infill([2, "apples"])
+
+    assert answer.text == answer.filled[0] + "apples"
+    assert llm.infill(["apples"]).text == "apples"
+
+
+def test_parts_that_make_no_sense_are_named(llm: LLM) -> None:
+    mask = llm.codec.tokenizer.id_to_token(llm.engine.package.mask_token_id)
+
+    with pytest.raises(ConfigError, match=r"parts\[1\] is .*; write a gap as a number"):
+        llm.infill(["a", f"b{mask}c"])
+    with pytest.raises(ConfigError, match=r"parts\[0\] is 0; expected a gap of 1 or more"):
+        llm.infill([0, "a"])
+    with pytest.raises(TypeError):
+        llm.infill(["a", 1.5])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="mask token"):
+        llm.generate(f"a {mask}")

@@ -1,0 +1,83 @@
+"""The options of GenerationConfig on a command line."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from fastdllm._core import GenerationConfig
+
+
+def integer(text: str) -> int:
+    """Parse an integer that C++ can take, for argparse."""
+    value = int(text)
+    if not -(2**63) <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is out of range")
+    return value
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token, _, bias = text.partition("=")
+    return integer(token), float(bias)
+
+
+class _Items(argparse.Action):
+    """Items in one word or several, with commas or without; `const` parses one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store them: a dict where the option's default is one, else a list."""
+        try:
+            items = [self.const(item) for word in values for item in word.split(",") if item]
+        except (ValueError, argparse.ArgumentTypeError) as problem:
+            raise argparse.ArgumentError(self, str(problem)) from None
+        setattr(namespace, self.dest, dict(items) if isinstance(self.default, dict) else items)
+
+
+def add_config(command: argparse.ArgumentParser) -> None:
+    """Add an option per field of GenerationConfig, with its name and default."""
+    defaults = GenerationConfig().to_dict()
+    choices = {
+        "cache": ("auto", "none", "prefix", "dual"),
+        "remasking": ("low_confidence", "random", "margin", "entropy", "sequential", "origin"),
+        "stop_at": ("token", "block"),
+    }
+    floats = {"eps", "threshold", "factor", "frechet", "entropy_bound", "editing_threshold"}
+    lists = {"logit_bias": _bias, "banned_token_ids": integer, "stop_token_ids": integer}
+    notes = {
+        "block_length": "default: the package's, or 32",
+        "sub_block_length": "default: the package's, or the block",
+        "steps": "passes over the whole generation",
+        "threshold": "default 0.9 unless a schedule or another rule is given",
+        "logit_bias": "such as 12=-1.5,7=2",
+        "banned_token_ids": "such as 1,2",
+        "stop_token_ids": "default: the package's end-of-text ids",
+    }
+    for name, default in defaults.items():
+        options: dict[str, Any] = {"default": default, "help": notes.get(name)}
+        if name in choices:
+            options["choices"] = choices[name]
+        elif isinstance(default, bool):
+            options["action"] = "store_true"
+        elif name in lists:
+            options |= {"action": _Items, "nargs": "*", "const": lists[name], "metavar": "ITEM"}
+        elif isinstance(default, float) or name in floats:
+            options["type"] = float
+        else:
+            options["type"] = int if name == "seed" else integer
+        command.add_argument(f"--{name.replace('_', '-')}", **options)
+
+
+def config_of(options: argparse.Namespace) -> GenerationConfig:
+    """Return the config of parsed options: threshold 0.9 unless they name a rule or a schedule."""
+    fields = {name: getattr(options, name) for name in GenerationConfig().to_dict()}
+    rules = ("steps", "steps_per_block", "eps", "factor", "threshold", "frechet", "entropy_bound")
+    by_schedule = fields["remasking"] in ("entropy", "sequential", "origin")
+    if not by_schedule and all(fields[name] is None for name in rules):
+        fields["threshold"] = 0.9
+    return GenerationConfig(**fields)

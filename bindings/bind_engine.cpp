@@ -21,9 +21,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds look_interval{20};
 
-// Requests under way in this process. A thread that comes back to Python while the interpreter shuts
-// down is killed in the middle of C++, which ends the process; so shutting down ends the requests
-// and waits for them first.
+// Requests under way in this process. A thread that comes back to Python while the interpreter
+// shuts down is killed in the middle of C++, which ends the process; so shutting down ends the
+// requests and waits for them first.
 class Calls {
  public:
   static Calls& get() {
@@ -199,10 +199,9 @@ void init_engine(PyEngine* self, const std::string& package, int threads,
     throw Error(ErrorCode::bad_config, "cache_bytes is 0; expected at least 1, or None");
   }
   const nb::gil_scoped_release release;
-  new (self) PyEngine(package, {.threads = threads, .onnxruntime_library = onnxruntime_library},
-                      {.max_batch = max_batch,
-                       .max_waiting = max_waiting,
-                       .cache_bytes = cache_bytes.value_or(0)});
+  new (self) PyEngine(
+      package, {.threads = threads, .onnxruntime_library = onnxruntime_library},
+      {.max_batch = max_batch, .max_waiting = max_waiting, .cache_bytes = cache_bytes.value_or(0)});
 }
 
 void require_callable(nb::handle callback, const char* name) {
@@ -243,8 +242,8 @@ GenerationResult result_of(const PyRequest& self, std::optional<double> timeout)
   std::optional<Clock::time_point> until;
   constexpr double longest = 1e9;  // seconds; no overflow
   if (timeout && !(*timeout >= 0.0)) {
-    throw Error(ErrorCode::bad_config, "timeout is " + std::to_string(*timeout) +
-                                           "; expected seconds >= 0, or None");
+    throw Error(ErrorCode::bad_config,
+                "timeout is " + std::to_string(*timeout) + "; expected seconds >= 0, or None");
   }
   if (timeout) {
     until = Clock::now() + std::chrono::duration_cast<Clock::duration>(
@@ -338,7 +337,8 @@ void bind_engine(nb::module_& m) {
   nb::class_<PyEngine>(
       m, "Engine",
       "Token ids in, token ids out: a package, loaded once.\n\n"
-      "Requests of all threads are decoded side by side, pass by pass, on a thread of the engine's\n"
+      "Requests of all threads are decoded side by side, pass by pass, on a thread of the "
+      "engine's\n"
       "own; callbacks run there, hold up all requests, and must not wait for the engine.\n"
       "Errors: PackageError, BackendError; ConfigError for limits out of range.")
       .def("__init__", &init_engine, "package"_a, nb::kw_only(), "threads"_a = 0,
@@ -355,11 +355,12 @@ void bind_engine(nb::module_& m) {
            "on_commit"_a = nb::none(), "on_done"_a = nb::none(), nb::keep_alive<0, 1>(),
            nb::sig(signature("submit", "prompt_ids", false).c_str()),
            "The same without waiting. on_done: called on the engine's thread at the end.")
-      .def("infill", &generate<true>, "canvas_ids"_a, "config"_a = GenerationConfig(),
-           "on_commit"_a = nb::none(), nb::sig(signature("infill", "canvas_ids", true).c_str()),
-           "Fills the mask tokens among canvas_ids; the other tokens never change.\n\n"
-           "canvas_ids: [L], at least one mask token. The result is the whole canvas, positions of\n"
-           "events are indices into it. Nothing ends it early; max_new_tokens is ignored.")
+      .def(
+          "infill", &generate<true>, "canvas_ids"_a, "config"_a = GenerationConfig(),
+          "on_commit"_a = nb::none(), nb::sig(signature("infill", "canvas_ids", true).c_str()),
+          "Fills the mask tokens among canvas_ids; the other tokens never change.\n\n"
+          "canvas_ids: [L], at least one mask token. The result is the whole canvas, positions of\n"
+          "events are indices into it. Nothing ends it early; max_new_tokens is ignored.")
       .def("submit_infill", &submit<true>, "canvas_ids"_a, "config"_a = GenerationConfig(),
            "on_commit"_a = nb::none(), "on_done"_a = nb::none(), nb::keep_alive<0, 1>(),
            nb::sig(signature("submit_infill", "canvas_ids", false).c_str()),

@@ -66,9 +66,7 @@ void require_canvas(const PackageInfo& package, std::span<const std::int32_t> id
 
 void require_deferred(const GenerationConfig& config, bool block_causal) {
   if (!config.deferred_window) return;
-  const auto refuse = [](std::string_view what) {
-    reject(concat("deferred_window needs ", what));
-  };
+  const auto refuse = [](std::string_view what) { reject(concat("deferred_window needs ", what)); };
   if (block_causal) refuse("a bidirectional model; this one is block-causal");
   if (goes_by_schedule(config)) {
     refuse("a rule of confidence; expected threshold, factor, frechet or entropy_bound");
@@ -196,10 +194,10 @@ Request Engine::submit(std::span<const std::int32_t> prompt_ids, const Generatio
   require_prompt(package(), prompt_ids, config);
   Canvas canvas(prompt_ids, config.max_new_tokens, layout_of(package(), config),
                 package().mask_token_id);
-  return Request(state_->scheduler->submit(
-      std::make_unique<UnmaskLoop>(package(), std::move(canvas), config, false,
-                                   std::move(on_commit)),
-      std::move(on_done)));
+  return Request(
+      state_->scheduler->submit(std::make_unique<UnmaskLoop>(package(), std::move(canvas), config,
+                                                             false, std::move(on_commit)),
+                                std::move(on_done)));
 }
 
 GenerationResult Engine::infill(std::span<const std::int32_t> canvas_ids,
@@ -215,10 +213,10 @@ Request Engine::submit_infill(std::span<const std::int32_t> canvas_ids,
   require_options(package(), config);
   require_canvas(package(), canvas_ids);
   Canvas canvas(canvas_ids, layout_of(package(), config), package().mask_token_id);
-  return Request(state_->scheduler->submit(
-      std::make_unique<UnmaskLoop>(package(), std::move(canvas), config, true,
-                                   std::move(on_commit)),
-      std::move(on_done)));
+  return Request(
+      state_->scheduler->submit(std::make_unique<UnmaskLoop>(package(), std::move(canvas), config,
+                                                             true, std::move(on_commit)),
+                                std::move(on_done)));
 }
 
 std::vector<float> Engine::logits(std::span<const std::int32_t> ids,

@@ -102,8 +102,8 @@ std::size_t Model::find_output(std::string_view name, ElementType type,
 bool Model::can_share(const Feed& a, const Feed& b) noexcept {
   const Pass& p = *a.pass;
   const Pass& q = *b.pass;
-  return p.rows.size() > 1 && p.present_length == 0 && q.present_length == 0 && a.cache->batch() == 1 &&
-         b.cache->batch() == 1 && p.rows.size() == q.rows.size() &&
+  return p.rows.size() > 1 && p.present_length == 0 && q.present_length == 0 &&
+         a.cache->batch() == 1 && b.cache->batch() == 1 && p.rows.size() == q.rows.size() &&
          a.cache->length(p.past) == b.cache->length(q.past) &&
          (p.causal_block_length > 0) == (q.causal_block_length > 0) &&
          a.wanted.logits == b.wanted.logits;
@@ -159,7 +159,8 @@ void Model::bind_past() {
     }
   };
   if (feeds_.size() == 1) {
-    bind([&](std::int64_t tensor) { return feeds_[0]->cache->view(feeds_[0]->pass->past, tensor); });
+    bind(
+        [&](std::int64_t tensor) { return feeds_[0]->cache->view(feeds_[0]->pass->past, tensor); });
     return;
   }
   entries_.clear();

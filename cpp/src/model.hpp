@@ -38,13 +38,13 @@ struct Wanted {
 /// One request's share of a graph run. All is borrowed.
 struct Feed {
   const Pass* pass = nullptr;
-  std::span<const std::int32_t> ids;   ///< the canvas
-  std::span<const std::uint8_t> given; ///< per position of it; guidance masks the given ones
-  BlockCache* cache = nullptr;         ///< of batch 2: guided
-  std::int64_t cache_rows = 0;         ///< most rows that a pass will ask to keep
+  std::span<const std::int32_t> ids;    ///< the canvas
+  std::span<const std::uint8_t> given;  ///< per position of it; guidance masks the given ones
+  BlockCache* cache = nullptr;          ///< of batch 2: guided
+  std::int64_t cache_rows = 0;          ///< most rows that a pass will ask to keep
   Wanted wanted;
-  Predictions predictions;             ///< filled by the run
-  double seconds = 0.0;                ///< likewise, spent in the backend
+  Predictions predictions;  ///< filled by the run
+  double seconds = 0.0;     ///< likewise, spent in the backend
 };
 
 class Model {

@@ -74,8 +74,8 @@ Proposals Sampler::propose(const Predictions& predictions, std::span<const std::
   const std::size_t count = positions.size();
   for (std::size_t i = 0; i < count; ++i) {
     const NoiseKey key{config_.seed, positions[i], step};
-    const Proposal proposal = wanted_.logits ? from_logits(predictions, i, key)
-                                             : from_graph(predictions, i);
+    const Proposal proposal =
+        wanted_.logits ? from_logits(predictions, i, key) : from_graph(predictions, i);
     check(positions[i], step, proposal.token_id, proposal.confidence);
     token_ids_[i] = proposal.token_id;
     confidences_[i] = proposal.confidence;

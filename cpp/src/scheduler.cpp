@@ -30,9 +30,10 @@ std::int64_t rows_of(const Job& job) noexcept {
 
 void require_other_thread(const ServingThread& serving) {
   if (serving.load() == std::this_thread::get_id()) {
-    throw Error(ErrorCode::bad_config,
-                "the engine's own thread would wait for itself: in a callback, use submit or another "
-                "engine");
+    throw Error(
+        ErrorCode::bad_config,
+        "the engine's own thread would wait for itself: in a callback, use submit or another "
+        "engine");
   }
 }
 
@@ -139,7 +140,8 @@ void Scheduler::serve() {
 // Takes up waiting requests, first come first. Cancelled ones need no room.
 void Scheduler::admit() {
   const auto cancelled = [](const std::shared_ptr<Job>& job) { return job->cancelled.load(); };
-  const auto first = std::stable_partition(waiting_.begin(), waiting_.end(), std::not_fn(cancelled));
+  const auto first =
+      std::stable_partition(waiting_.begin(), waiting_.end(), std::not_fn(cancelled));
   running_.insert(running_.end(), first, waiting_.end());
   waiting_.erase(first, waiting_.end());
   while (!waiting_.empty() && std::ssize(running_) < limits_.max_batch &&

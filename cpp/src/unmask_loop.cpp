@@ -198,16 +198,16 @@ const Pass* UnmaskLoop::plan_decode() {
     quota_ = schedule_.quota(number_, ++index_, block_.length(), of_block);
   }
   const bool only_first = first_token_ && index_ == 0;
-  rate_ = only_first ? 1.0
-                     : schedule_.rate(number_, index_, block_.length(), quota_, masked_count_);
+  rate_ =
+      only_first ? 1.0 : schedule_.rate(number_, index_, block_.length(), quota_, masked_count_);
   const std::int64_t behind = planner_.suffix_rows_of_step(block_);
   masked_fraction_ = static_cast<double>(of_block + behind) /
                      static_cast<double>(std::max<std::int64_t>(masked_at_start_ + behind, 1));
   if (only_first) wanted_ = wanted_.first(1);
   if (config_.editing_threshold) wanted_ = canvas_.generated(range_);
 
-  const bool refresh = fresh_ || wants_refresh() ||
-                       (package_.logits_shift > 0 && wanted_[0] == range_.start);
+  const bool refresh =
+      fresh_ || wants_refresh() || (package_.logits_shift > 0 && wanted_[0] == range_.start);
   fresh_ = false;
   if (refresh) steps_since_refresh_ = commits_since_refresh_ = 0;
   const bool last = policy_.uses_schedule() && !only_first && !config_.editing_threshold &&

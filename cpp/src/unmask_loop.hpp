@@ -83,8 +83,8 @@ class UnmaskLoop {
   // Where it stands.
   Stage stage_ = Stage::decode;
   std::optional<FinishReason> ended_;
-  std::int64_t number_ = 0;           // of the block
-  BlockRange block_, range_;          // the block, and the sub-block that is decoded
+  std::int64_t number_ = 0;   // of the block
+  BlockRange block_, range_;  // the block, and the sub-block that is decoded
   std::int64_t range_index_ = 0;
   std::int64_t masked_at_start_ = 0;  // positions of the block
   bool seed_ = false;                 // the commit pass gives the block's first token
@@ -99,7 +99,7 @@ class UnmaskLoop {
   std::int64_t masked_count_ = 0, quota_ = 0;
   double rate_ = 1.0, masked_fraction_ = 1.0;
   std::vector<double> scores_, entropies_;  // of the masked positions among the wanted ones
-  std::vector<std::size_t> masked_;  // their indices
+  std::vector<std::size_t> masked_;         // their indices
 };
 
 }  // namespace fastdllm

@@ -59,7 +59,8 @@ class Request {
 /// Every function may be called from every thread, but from a callback those only that do not wait.
 ///
 /// A block-causal engine keeps the K/V of finished blocks from request to request: a prompt that
-/// begins like an earlier one and its answer (a conversation's next turn) computes what is new only.
+/// begins like an earlier one and its answer (a conversation's next turn) computes what is new
+/// only.
 class Engine {
  public:
   /// Errors: Error{bad_package} for the folder, Error{backend} for the inference library,

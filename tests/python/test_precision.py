@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import fastdllm
-from fastdllm.demo import is_right, read_problems
 from fastdllm.export import export_package, quantize
 from fastdllm.export.precision import PRECISIONS
 from fastdllm.export.quantize import Encoding, Int4, Int8, Plain
+from fastdllm.problems import is_right, read_problems
 
 from conftest import checkpoint_folder
 from export_fixtures import SMALL, random_tensors, write_checkpoint
@@ -195,6 +195,7 @@ def test_tiny_math_answers_nearly_as_well_from_integers(
     config = fastdllm.GenerationConfig(max_new_tokens=64, threshold=0.9)
 
     def right(model: fastdllm.LLM) -> int:
-        return sum(is_right(model.generate(p.question, config).text, p.answer) for p in problems)
+        texts = [model.generate(p.prompt, config).text for p in problems]
+        return sum(is_right(text, p.answer or "") for text, p in zip(texts, problems, strict=True))
 
     assert right(fastdllm.LLM(package, threads=2)) >= right(llm) - points

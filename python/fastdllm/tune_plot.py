@@ -44,7 +44,7 @@ def draw(outcomes: Sequence[Outcome], *, title: str, tolerance: float) -> str:
     x_low, x_high = min(passes) / 1.15, max(passes) * 1.15
     step = _step(max(quality) - min(quality))
     y_low = math.floor(min(quality) / step - 0.3) * step
-    y_high = math.ceil(max(quality) / step + 0.3) * step
+    y_high = min(math.ceil(max(quality) / step + 0.3) * step, 100 + 0.3 * step)
 
     def x(value: float) -> float:
         return LEFT + (RIGHT - LEFT) * math.log(value / x_low) / math.log(x_high / x_low)
@@ -66,10 +66,8 @@ def draw(outcomes: Sequence[Outcome], *, title: str, tolerance: float) -> str:
     for value in _ticks_of_passes(x_low, x_high):
         drawn.append(f'<path class="grid" d="M{x(value):.1f} {TOP}V{BOTTOM}"/>')
         drawn.append(_text(x(value), BOTTOM + 18, f"{value:g}", 'text-anchor="middle"'))
-    for number in range(round((y_high - y_low) / step) + 1):
+    for number in range(math.floor((y_high - y_low) / step + 1e-9) + 1):
         value = y_low + number * step
-        if value > 100 + 1e-9:
-            continue
         drawn.append(f'<path class="grid" d="M{LEFT} {y(value):.1f}H{RIGHT}"/>')
         drawn.append(_text(LEFT - 8, y(value) + 4, f"{value:.4g} %", 'text-anchor="end"'))
     drawn.append(

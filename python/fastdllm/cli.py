@@ -1,4 +1,4 @@
-"""The command line: export, build-engine, generate, info, check, bench.
+"""The command line: export, build-engine, generate, info, check, bench, tune.
 
 Exit codes: 0 success; 1 failure, one line on stderr; 2 wrong usage; 130 interrupted by Ctrl-C.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from fastdllm._core import Error, GenerationConfig, precisions
 from fastdllm.cli_config import add_config, config_of, integer
+from fastdllm.cli_tune import add_tune
 from fastdllm.version import __version__
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command is None:
-            parser.error("a command is needed: export, build-engine, generate, info, check, bench")
+            parser.error(
+                "a command is needed: export, build-engine, generate, info, check, bench, tune"
+            )
         code: int = options.run(options)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -131,6 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--threshold", type=float, default=0.9)
     bench.add_argument("--repeat", type=integer, default=3)
     bench.set_defaults(run=_bench)
+
+    add_tune(_package_command(commands, "tune", "find the best rule and cache for prompts"))
     return parser
 
 

@@ -1,47 +1,21 @@
 """The demonstration behind `make demo`: python -m fastdllm.demo PACKAGE PROBLEMS.
 
-Asks a few of the problems (JSON lines with question and answer), shows the answers as their blocks
+Asks a few of the problems (JSON lines of question and answer), shows the answers as their blocks
 are committed, then measures the decoding modes on more of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from fastdllm._core import CommitEvent, Error, GenerationConfig
 from fastdllm.bench import Mode, standard_modes, table
 from fastdllm.llm import LLM
+from fastdllm.problems import Problem, is_right, read_problems
 
 MASK = "·"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """A question and its reference answer."""
-
-    question: str
-    answer: str
-
-
-def read_problems(path: Path) -> list[Problem]:
-    """Read JSON lines. Errors: Error naming the file."""
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [Problem(question=item["question"], answer=item["answer"]) for item in lines]
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise Error(f"{path}: not readable as problems: {problem!r}") from None
-
-
-def is_right(answer: str, reference: str) -> bool:
-    """Tell whether what follows the last #### is the reference's."""
-    return (
-        "####" in answer
-        and answer.rsplit("####", 1)[1].strip() == reference.rsplit("####", 1)[1].strip()
-    )
 
 
 class Canvas:
@@ -72,12 +46,12 @@ class Canvas:
 def show_answer(llm: LLM, problem: Problem, *, live: bool) -> None:
     """Ask one problem and print the answer as it forms."""
     config = GenerationConfig(max_new_tokens=64, threshold=0.9)
-    print(f"\n{problem.question}")
-    answer = llm.generate(problem.question, config, on_commit=Canvas(llm, config, live=live))
+    print(f"\n{problem.prompt}")
+    answer = llm.generate(problem.prompt, config, on_commit=Canvas(llm, config, live=live))
     if live:
         print("\r\x1b[2K", end="")
     print("  " + answer.text.replace("\n", "\n  "))
-    verdict = "right" if is_right(answer.text, problem.answer) else "wrong"
+    verdict = "right" if is_right(answer.text, problem.answer or "") else "wrong"
     print(f"  [{len(answer.token_ids)} tokens in {answer.num_passes} passes, {verdict}]")
 
 
@@ -90,10 +64,11 @@ def compare_modes(llm: LLM, problems: list[Problem], modes: tuple[Mode, ...]) ->
         tokens = passes = right = 0
         seconds = 0.0
         for number, problem in enumerate(problems, 1):
-            answer = llm.generate(problem.question, mode.config)
+            answer = llm.generate(problem.prompt, mode.config)
             ids = answer.token_ids.tolist()
             ends = [ids.index(i) for i in llm.engine.package.eos_token_ids if i in ids]
-            right += is_right(llm.codec.decode(ids[: min(ends, default=len(ids))]), problem.answer)
+            text = llm.codec.decode(ids[: min(ends, default=len(ids))])
+            right += is_right(text, problem.answer or "")
             tokens += len(ids)
             passes += answer.num_passes
             seconds += answer.stats.total_seconds

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import fastdllm
-from fastdllm.demo import is_right, read_problems
 from fastdllm.export import export_package, quantize
 from fastdllm.export.precision import PRECISIONS
 from fastdllm.export.quantize import Encoding, Int4, Int8, Plain
+from fastdllm.problems import is_right, read_problems
 
 from conftest import checkpoint_folder
 from export_fixtures import SMALL, random_tensors, write_checkpoint
@@ -189,7 +189,7 @@ def test_an_int8_row_depends_on_no_other_row_of_its_pass(wide_packages: dict[str
 def right_of_100(model: fastdllm.LLM) -> int:
     problems = read_problems(checkpoint_folder("tiny_math") / "problems.jsonl")[:100]
     config = fastdllm.GenerationConfig(max_new_tokens=64, threshold=0.9)
-    return sum(is_right(model.generate(p.question, config).text, p.answer) for p in problems)
+    return sum(is_right(model.generate(p.prompt, config).text, p.answer or "") for p in problems)
 
 
 @pytest.fixture(scope="module")

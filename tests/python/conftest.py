@@ -15,6 +15,8 @@ import pytest
 
 import fastdllm
 
+from oracle import BIDIRECTIONAL, BLOCK_CAUSAL, Pair
+
 # A shell's background jobs ignore Ctrl-C, and so would the processes that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -120,6 +122,11 @@ def engine_of(package_of: PackageOf) -> EngineOf:
         return made[name]
 
     return engine
+
+
+@pytest.fixture(scope="session")
+def pairs(package_of: PackageOf, engine_of: EngineOf) -> dict[str, Pair]:
+    return {name: Pair(package_of(name), engine_of(name)) for name in BIDIRECTIONAL + BLOCK_CAUSAL}
 
 
 @pytest.fixture(scope="session")

@@ -123,9 +123,10 @@ class Answer:
         self._request = self._engine.submit(self._ids, self._config, told, on_done)
 
     def cancel(self) -> None:
-        """End the request between two passes, if it runs."""
-        if self._request is not None:
-            self._request.cancel()
+        """End the request between two passes, if it runs, and let go of it."""
+        request, self._request = self._request, None
+        if request is not None:
+            request.cancel()
 
     def wait(self) -> None:
         """Wait for the end. Errors: the request's own."""

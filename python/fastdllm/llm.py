@@ -256,10 +256,12 @@ class LLM:
         before the text and is no part of the completion. The completion has the whole text, the
         gaps' in `filled`, and tokens, given ones included, from the first part on. All gaps are
         filled to their end, whatever is written in them. Event positions count from the prompt's.
-        Errors: ConfigError, also for a text that holds the mask token.
+        Errors: ConfigError, also for a text that holds the mask token, or where there is no gap.
         """
         mask = self.engine.package.mask_token_id
         canvas = [] if prompt is None else self.encode(prompt, raw=raw)
+        if mask in canvas:
+            raise ConfigError("the prompt holds the mask token; expected gaps in the parts only")
         start = len(canvas)
         gaps: list[slice] = []
         for number, part in enumerate(parts):

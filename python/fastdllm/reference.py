@@ -1,8 +1,9 @@
 """The whole method in NumPy: the readable specification that tests hold the C++ runtime against.
 
 Block-wise caches: Fast-dLLM (arXiv 2505.22618), sub-blocks: Fast-dLLM v2 (arXiv 2509.26328), token
-editing: LLaDA2.1. The rules of a pass are in reference_rules.py. B batch, T rows fed, P cached
-rows, N rows asked for, V vocabulary, H K/V heads, D head dim; Q is 1 or T.
+editing: LLaDA2.1, suffix windows: Streaming-dLLM (arXiv 2601.17917), deferred windows: Deferred
+Commitment Decoding (arXiv 2601.02076). The rules of a pass are in reference_rules.py. B batch, T
+rows fed, P cached rows, N rows asked for, V vocabulary, H K/V heads, D head dim; Q is 1 or T.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ class Forward(Protocol):
 
 @dataclass
 class Trace:
-    """What a decode gave: the result, and what passes wrote of it, as positions and tokens."""
+    """What a decode gave: the result, and what passes wrote of it, as positions and tokens.
+
+    Positions are indices into the new tokens, or into the whole canvas that was infilled.
+    """
 
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)  # of the tokens, as committed
@@ -48,6 +52,7 @@ class Trace:
     rows_computed: int = 0
     logit_rows_computed: int = 0
     commits: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)  # numbers from 0, one per commit
 
 
 @dataclass(frozen=True)
@@ -67,78 +72,120 @@ class _Decoder:
     """One request. Positions are absolute, prompt included; rows are named by their position."""
 
     def __init__(
-        self, forward: Forward, prompt: Sequence[int], config: GenerationConfig, facts: Facts
+        self,
+        forward: Forward,
+        canvas: Sequence[int],  # given tokens, and mask tokens to be decoded
+        answer: tuple[int, int],  # the part of the canvas that is asked for
+        stops: Sequence[int],
+        config: GenerationConfig,
+        facts: Facts,
     ) -> None:
         self.forward, self.config, self.facts = forward, config, facts
         self.trace = Trace()
+        self.answer, self.stops = answer, stops
         self.causal = facts.attention == "block_causal"
         self.length = config.block_length or facts.block_length or 32
         self.sub_length = self.length
         if self.causal:
             self.sub_length = config.sub_block_length or facts.sub_block_length or self.length
-        self.start = len(prompt)
-        self.end = self.start + config.max_new_tokens
+        self.start = list(canvas).index(facts.mask_token_id)
+        self.end = len(canvas)
         if self.causal:  # whole blocks, counted from position 0
             self.end = -(-self.end // self.length) * self.length
-        masks = np.full(self.end - self.start, facts.mask_token_id)
-        self.canvas = np.concatenate([np.asarray(prompt, np.int64), masks])
-        self.confidences = np.ones(len(self.canvas))
+        masks = np.full(self.end - len(canvas), facts.mask_token_id)
+        self.canvas = np.concatenate([np.asarray(canvas, np.int64), masks])
+        self.given = self.canvas != facts.mask_token_id
+        self.confidences = np.ones(self.end)
         self.cache = config.cache
         if self.cache == "auto":  # a refresh should leave more to compute than the block's own rows
             block = min(self.length, self.end - self.start)
-            outside = len(self.canvas) - block
+            outside = self.end - block
             self.cache = "none" if not self.causal and outside * 4 <= block else "dual"
-        self.stops: list[int] = []
-        if not config.ignore_eos:
-            named = config.stop_token_ids
-            self.stops = list(facts.eos_token_ids if named is None else named)
-        self.final = Cached()  # rows whose K and V will not change any more
-        self.around: Cached | None = None  # dual: all that a pass over `inner` alone attends to
+        self.refresh_tokens = config.refresh_tokens
+        if config.deferred_window is not None and self.refresh_tokens is None:
+            self.refresh_tokens = 16
+        self.number = 0  # of the block
+        self.final = Cached()  # rows that a pass need not feed as long as it refreshes nothing
+        self.around = Cached()  # dual: all that a pass over `inner` alone attends to
         self.inner: Array = np.arange(0)
+        self.passes_since = self.tokens_since = 0  # the last refresh, its own included
 
     def masked(self, positions: Array) -> Array:
         """Pick the positions that are still masks."""
         return np.asarray(positions[self.canvas[positions] == self.facts.mask_token_id])
 
+    def behind(self, e: int) -> Array:
+        """Pick what a pass may feed of the positions behind a block that ends at e."""
+        rest = np.arange(e, self.end)
+        window = self.config.suffix_window
+        if self.causal:
+            return rest[:0]
+        return rest if window is None or window >= len(rest) else np.append(rest[:window], rest[-1])
+
+    def wants_refresh(self) -> bool:
+        """Tell whether so much has happened since the last refresh that the next pass is one."""
+        interval, tokens = self.config.refresh_interval, self.refresh_tokens
+        return (interval is not None and self.passes_since >= interval) or (
+            tokens is not None and self.tokens_since >= tokens
+        )
+
     def decode(self) -> Trace:
-        """Decode block by block."""
-        first = self.start // self.length * self.length if self.causal else self.start
-        starts = range(first, self.end, self.length)
-        for number, s in enumerate(starts):
-            if self.block(s, min(s + self.length, self.end), number, len(starts)):
-                break
-        end = self.start + len(self.trace.token_ids)
-        self.trace.logprobs = np.log(self.confidences[self.start : end]).tolist()
+        """Decode block by block, or region by region."""
+        if self.config.deferred_window is None:
+            first = self.start // self.length * self.length if self.causal else self.start
+            starts = range(first, self.end, self.length)
+            for self.number, s in enumerate(starts):
+                if self.block(s, min(s + self.length, self.end), len(starts)):
+                    break
+        else:
+            # The row before a position may be what predicts it: a region holds that one too.
+            left = self.start
+            while not self.block(
+                max(0, left - self.facts.logits_shift),
+                min(left + self.config.deferred_window, self.end),
+                num_blocks=1,
+            ):
+                left = self.masked(np.arange(self.end))[0]
+                self.number += 1
+        start = self.answer[0]
+        end = start + len(self.trace.token_ids)
+        self.trace.logprobs = np.log(self.confidences[start:end]).tolist()
         return self.trace
 
-    def block(self, s: int, e: int, number: int, num_blocks: int) -> bool:
-        """Decode one block [s, e); true when that ends the generation."""
+    def block(self, s: int, e: int, num_blocks: int) -> bool:
+        """Decode one block (or a region, until it is left) [s, e); true when that ends it all."""
         config = self.config
         editing = config.editing_threshold is not None
-        steps = rules.steps_of(number, num_blocks, e - s, config)
-        self.around = None
+        deferred = config.deferred_window is not None
+        steps = rules.steps_of(self.number, num_blocks, e - s, config)
         masked_at_start = len(self.masked(np.arange(s, e)))
-        # A step without the dual cache feeds the masks behind a bidirectional model's block too.
-        behind = 0 if self.causal or self.cache == "dual" else self.end - e
-        if not self.causal:
-            self.final = Cached()  # every row attends to every other: all of them have changed
+        if masked_at_start == 0:  # all of it was given
+            return False
+        # Of the dual cache a step feeds nothing but the block.
+        behind = 0 if self.cache == "dual" else len(self.behind(e))
+        self.inner = np.arange(0)
         if self.facts.seed_token and s > 0 and len(self.masked(np.array([s]))) and self.seed(s):
             return True
         # With a shift the row before the block predicts its first position, and only the pass that
         # refreshes the cache feeds that row: it commits this one position and no other.
         first_alone = not self.causal and self.facts.logits_shift == 1 and self.cache != "none"
+        first_alone = first_alone and not deferred
         index = passes_without_masks = 0
         while True:
+            if deferred and index > 0 and self.wants_refresh():
+                return False
             masked = self.masked(np.arange(s, e))
             if len(masked) == 0:
                 if not editing or passes_without_masks == config.max_post_steps:
                     break
                 passes_without_masks += 1
             inner = np.arange(s, e)
-            if len(masked) > 0:
+            if len(masked) > 0 and self.causal:
                 sub = s + (masked[0] - s) // self.sub_length * self.sub_length
                 inner = np.arange(sub, min(sub + self.sub_length, e))
             eligible = self.masked(inner)
+            if deferred:
+                eligible = self.within_reach(eligible, e)
             quota = rules.quota_of(
                 index, steps, e - s, len(masked), config, first_alone=first_alone
             )
@@ -151,20 +198,29 @@ class _Decoder:
                 index += 1
                 continue
             # Models that are edited have no shift and no sub-blocks.
-            filled = (
-                np.setdiff1d(np.arange(max(s, self.start), e), masked) if editing else inner[:0]
-            )
+            own = s + np.flatnonzero(~self.given[s:e])
+            filled = np.setdiff1d(own, masked) if editing else own[:0]
             logits = self.look(s, e, inner, np.append(eligible, filled))
             fraction = (len(masked) + behind) / max(1, masked_at_start + behind)
             tokens = self.fill(logits, eligible.tolist(), quota, share, fraction)
             edits = self.edit(logits, filled.tolist())
             self.commit(tokens | edits)
+            self.passes_since += 1
+            self.tokens_since += len(tokens)
             index += 1
             if not editing and self.finish(e):
                 return True
             if len(masked) == 0 and not edits:
                 break
         return editing and self.finish(e)
+
+    def within_reach(self, masked: Array, e: int) -> Array:
+        """Pick the masks of a region that ends at e which may be committed."""
+        between = np.arange(masked[0], e)
+        stops = between[np.isin(self.canvas[between], self.stops)]
+        reach = stops[0] if len(stops) > 0 else e
+        masked = masked[: self.length]
+        return masked[masked < reach]
 
     def seed(self, s: int) -> bool:
         """Commit the first token of a block: the pass that completes the rows before gives it."""
@@ -182,18 +238,26 @@ class _Decoder:
 
         inner: the rows that a pass of the dual cache feeds; wanted: positions to be predicted.
         """
-        end = e if self.causal else self.end
-        rest = np.arange(len(self.final.positions), end)  # all that is not final
-        small = False
-        if self.cache == "dual":
-            known = self.around is not None and self.inner[0] == inner[0]
-            unpredicted = self.facts.logits_shift == 1 and len(self.masked(inner[:1])) > 0
-            small = known and not (self.causal and unpredicted)
+        visible = np.append(np.arange(e), self.behind(e))
+        # In a block-causal model the row before a sub-block, which predicts its first position, is
+        # fed by a refresh only.
+        unpredicted = self.facts.logits_shift == 1 and len(self.masked(inner[:1])) > 0
+        refresh = (
+            not np.array_equal(inner, self.inner)
+            or self.wants_refresh()
+            or (self.causal and unpredicted)
+        )
+        if refresh:
+            self.inner = inner
+            self.passes_since = self.tokens_since = 0
+            if not self.causal:  # every row attends to every other: all of them have changed
+                self.final = Cached()
+        rest = visible[len(self.final.positions) :]
         if self.cache == "none":
-            fed, past, keep = np.arange(end), Cached(), 0
+            fed, past, keep = visible, Cached(), 0
         elif self.cache == "prefix":
             fed, past, keep = rest, self.final, s
-        elif small and self.around is not None:
+        elif not refresh:
             fed, past, keep = inner, self.around, 0
         else:  # what the small passes attend to comes first, so that it comes back in one piece
             outside = np.setdiff1d(rest, inner)
@@ -201,8 +265,8 @@ class _Decoder:
             keep = len(past.positions) + len(outside)
 
         logits, present = self.run(fed, np.maximum(wanted - self.facts.logits_shift, 0), past, keep)
-        if self.cache == "dual" and not small:
-            self.around, self.inner = present, inner
+        if self.cache == "dual" and refresh:
+            self.around = present
         if keep > 0 and (self.causal or self.cache == "prefix"):
             self.final = present.first(s)
         return dict(zip(wanted.tolist(), logits, strict=True))
@@ -211,8 +275,8 @@ class _Decoder:
         """Feed positions [T]; return the outputs f32 [N,V] at `asked` and the first `keep` rows."""
         keys = np.append(past.positions, fed)
         ids = [self.canvas[fed]]
-        if self.config.cfg_scale > 0:  # the second row of the batch does not know the prompt
-            ids.append(np.where(fed < self.start, self.facts.mask_token_id, self.canvas[fed]))
+        if self.config.cfg_scale > 0:  # the second row of the batch does not know the given tokens
+            ids.append(np.where(self.given[fed], self.facts.mask_token_id, self.canvas[fed]))
         batch = len(ids)
         sees = None
         if self.causal:
@@ -291,18 +355,20 @@ class _Decoder:
         positions = sorted(tokens)
         self.canvas[positions] = [tokens[p][0] for p in positions]
         self.confidences[positions] = [tokens[p][1] for p in positions]
-        seen = [p for p in positions if p < self.start + self.config.max_new_tokens]
+        start, end = self.answer
+        seen = [p for p in positions if p < end]
         if seen:
-            ids = [tokens[p][0] for p in seen]
-            self.trace.commits.append(([p - self.start for p in seen], ids))
+            self.trace.commits.append(([p - start for p in seen], [tokens[p][0] for p in seen]))
+            self.trace.blocks.append(self.number)
 
     def finish(self, e: int) -> bool:
         """Note the result where there is one: `e` ends the block that was just worked on."""
         mask, trace = self.facts.mask_token_id, self.trace
-        new = self.canvas[self.start :].tolist()[: self.config.max_new_tokens]
+        start, end = self.answer
+        new = self.canvas[start:end].tolist()
         stops = [i for i, token in enumerate(new) if token in self.stops]
         if self.config.stop_at == "block":
-            whole = new[: e - self.start]
+            whole = new[: e - start]
             if stops and mask not in whole:
                 trace.token_ids, trace.finish_reason = whole, "stop"
                 return True
@@ -316,5 +382,18 @@ class _Decoder:
 def generate(
     forward: Forward, prompt: Sequence[int], config: GenerationConfig, facts: Facts
 ) -> Trace:
-    """Decode config.max_new_tokens positions after the prompt, block by block."""
-    return _Decoder(forward, prompt, config, facts).decode()
+    """Decode config.max_new_tokens positions after the prompt, which holds no mask token."""
+    canvas = [*prompt, *[facts.mask_token_id] * config.max_new_tokens]
+    stops: Sequence[int] = []
+    if not config.ignore_eos:
+        named = config.stop_token_ids
+        stops = facts.eos_token_ids if named is None else named
+    answer = (len(prompt), len(canvas))
+    return _Decoder(forward, canvas, answer, stops, config, facts).decode()
+
+
+def infill(
+    forward: Forward, canvas: Sequence[int], config: GenerationConfig, facts: Facts
+) -> Trace:
+    """Decode the mask tokens of a canvas, one at least; given tokens stay, no token ends it."""
+    return _Decoder(forward, canvas, (0, len(canvas)), [], config, facts).decode()

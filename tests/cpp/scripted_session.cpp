@@ -58,6 +58,7 @@ void ScriptedSession::run() {
   const TensorView& past = input("past_key_values.0.key");
   const std::int64_t rows = ids.shape.dims[1];
   pass.batch = ids.shape.dims[0];
+  if (before_run) before_run(pass.batch);
   pass.ids = int64s(ids);
   pass.positions = int64s(input("position_ids"));
   pass.past_length = past.shape.dims[2];
@@ -118,6 +119,7 @@ void ScriptedSession::run() {
     }
   }
   passes.push_back(std::move(pass));
+  ++runs;
 }
 
 void ScriptedSession::write_present(const RecordedPass& pass, const std::string& suffix) {

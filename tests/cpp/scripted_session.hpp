@@ -1,6 +1,7 @@
 // A backend without a model: it replays what a test scripts and records what it was asked.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -80,6 +81,8 @@ class ScriptedSession final : public Session {
   Script script = [](std::int64_t, std::int64_t) { return Answer{}; };
   LogitScript logit_script;
   std::vector<RecordedPass> passes;
+  std::atomic<std::int64_t> runs{0};
+  std::function<void(std::int64_t batch)> before_run;  // may throw
   /// Positions whose cached rows the last run saw, from the past key of layer 0.
   std::vector<std::int64_t> seen_past;
   std::vector<TensorSpec> input_specs, output_specs;

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,19 +61,51 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> PackageOf:
 
 
 @pytest.fixture(scope="session")
-def package_of(checkpoint_of: PackageOf, tmp_path_factory: pytest.TempPathFactory) -> PackageOf:
-    """Export a checkpoint by name the first time it is asked for (f32)."""
-    made: dict[str, Path] = {}
+def one_trace_per_structure() -> Iterator[None]:
+    """Let exports of the same structure share a trace, which is most of a small export's time.
+
+    test_export has the test that a second trace gives the same graph.
+    """
+    pytest.importorskip("torch", reason="exporting needs torch")
+    from fastdllm.export import pipeline
+
+    traced: dict[Any, Any] = {}
+    trace = pipeline.trace
+
+    def shared(model: Any, dtype: Any, opset: int) -> Any:
+        key = (model.spec, dtype, opset)
+        if key not in traced:
+            traced[key] = trace(model, dtype, opset)
+        return traced[key].clone()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "trace", shared)
+        yield
+
+
+@pytest.fixture(scope="session")
+def package_of(
+    checkpoint_of: PackageOf,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> PackageOf:
+    """Export a checkpoint by name the first time it is asked for (f32), whichever worker asks."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of all workers
+    folder = folder / "packages"
+    folder.mkdir(exist_ok=True)
 
     def package(name: str) -> Path:
-        if name not in made:
-            pytest.importorskip("torch", reason="exporting needs torch")
-            from fastdllm.export import export_package
+        made = folder / name
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                request.getfixturevalue("one_trace_per_structure")
+                from fastdllm.export import export_package
 
-            folder = tmp_path_factory.mktemp("packages") / name
-            export_package(checkpoint_of(name), folder, precision="fp32")
-            made[name] = folder
-        return made[name]
+                export_package(checkpoint_of(name), made, precision="fp32")
+        return made
 
     return package
 

@@ -33,6 +33,14 @@ class ByteCodec(TextCodec):
         return bytes(i for i in listed if i < 256).decode("utf-8", errors="replace")
 
 
+class RunCodec(ByteCodec):
+    """Bytes that make no text are all replaced, as byte fallback does it with a run of them."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        text = super().decode(listed := list(ids))
+        return "\ufffd" * len(listed) if "\ufffd" in text else text
+
+
 class WordCodec(TextCodec):
     """A token is a text of its own; 0 ends the text."""
 

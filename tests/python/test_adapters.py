@@ -22,6 +22,7 @@ from fastdllm.export.adapters import ADAPTERS, adapter_for  # noqa: E402
 from fastdllm.export.graphs import rope_frequencies  # noqa: E402
 from fastdllm.export.text_assets import TextAssets, mask_id_from_tokenizer  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_trace_per_structure")
 QWEN3: dict[str, Any] = {
     "architectures": ["SDARForCausalLM"],
     "model_type": "sdar",

@@ -1,7 +1,9 @@
-"""The command line, run as users run it."""
+"""The command line, as users run it: its main function here, and processes where that matters."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 import signal
@@ -21,10 +23,26 @@ QUESTION = "Tom has 3 boxes of 4 apples. How many apples is that?"
 COMMAND = [sys.executable, "-m", "fastdllm"]
 
 
-def run(*args: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def run_process(*args: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *map(str, args)], input=stdin, capture_output=True, text=True, timeout=120
     )
+
+
+def run(*args: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command line in this process; what it says and returns is a process's."""
+    command, out, err = list(map(str, args)), io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "stdin", io.StringIO(stdin))
+        try:
+            code: int = cli.main(command)
+        except SystemExit as ended:  # argparse leaves this way
+            code = int(ended.code or 0)
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
 def error_of(answer: subprocess.CompletedProcess[str]) -> str:
@@ -38,7 +56,7 @@ def error_of(answer: subprocess.CompletedProcess[str]) -> str:
 def test_generate_prints_the_answer(package_of: PackageOf) -> None:
     package = package_of("tiny_math")
 
-    by_option = run("generate", package, "--prompt", QUESTION, "--max-new-tokens", "32")
+    by_option = run_process("generate", package, "--prompt", QUESTION, "--max-new-tokens", "32")
     by_stdin = run("generate", package, "--max-new-tokens", "32", stdin=QUESTION + "\n")
     streamed = run("generate", package, "--stream", "--max-new-tokens", "32", stdin=QUESTION)
 
@@ -211,7 +229,7 @@ def test_info_and_check_describe_a_package(package_of: PackageOf) -> None:
 
     info = run("info", package)
     facts = json.loads(run("info", package, "--json").stdout)
-    check = run("check", package)
+    check = run_process("check", package)
     results = json.loads(run("check", package, "--json").stdout)
 
     assert "vocab_size" in info.stdout
@@ -248,7 +266,7 @@ def test_export_makes_a_package_and_does_not_replace_one_unasked(tmp_path: Path)
     pytest.importorskip("torch", reason="exporting needs torch")
     checkpoint, package = checkpoint_folder("llada-mha"), tmp_path / "package"
 
-    first = run("export", checkpoint, package)
+    first = run_process("export", checkpoint, package)
     second = run("export", checkpoint, package)
     third = run("export", checkpoint, package, "--overwrite", "--precision", "fp16")
 
@@ -281,6 +299,14 @@ def test_a_failure_is_one_clear_line(
 
     assert words in error_of(answer)
     assert len(answer.stderr.splitlines()) == 1
+
+
+def test_a_process_fails_with_one_clear_line() -> None:
+    answer = run_process("generate", "/nowhere", "--prompt", "x")
+
+    assert "no such package folder" in error_of(answer)
+    assert len(answer.stderr.splitlines()) == 1
+    assert run_process("unknown").returncode == 2
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from fastdllm import LLM, ConfigError, GenerationConfig
 from fastdllm.text import ChatTemplate, TextCodec, TextError, TextStream
 
 from conftest import PackageOf
-from scripted import ByteCodec
+from scripted import ByteCodec, RunCodec
 
 QUESTION = "Tom has 3 boxes of 4 apples. How many apples is that?"
 
@@ -105,6 +105,16 @@ def test_a_long_answer_is_not_decoded_again_and_again(text: str, copies: int) ->
 
     assert "".join(pieces) == text * copies
     assert codec.longest <= 80
+
+
+def test_a_long_answer_of_byte_runs_comes_whole() -> None:
+    """Characters of 3 bytes: a window of tokens may begin inside one."""
+    text = "€" * 60
+    stream = TextStream(RunCodec(), ())
+
+    pieces = [stream.push([i], [byte]) for i, byte in enumerate(text.encode())]
+
+    assert "".join(pieces) + stream.finish() == text
 
 
 def test_a_decoder_that_joins_tokens_streams_the_same_text(llm: LLM) -> None:
@@ -289,7 +299,8 @@ def test_text_without_a_prompt_can_have_gaps(llm: LLM) -> None:
     answer = llm.infill([2, "apples"])
 
     assert answer.text == answer.filled[0] + "apples"
-    assert llm.infill(["apples"]).text == "apples"
+    with pytest.raises(ConfigError, match="at least one gap"):
+        llm.infill(["apples"])
 
 
 def test_parts_that_make_no_sense_are_named(llm: LLM) -> None:
@@ -301,5 +312,14 @@ def test_parts_that_make_no_sense_are_named(llm: LLM) -> None:
         llm.infill([0, "a"])
     with pytest.raises(TypeError):
         llm.infill(["a", 1.5])  # type: ignore[list-item]
-    with pytest.raises(ConfigError, match="mask token"):
+    with pytest.raises(ConfigError, match=r"the prompt holds the mask token"):
+        llm.infill(["a", 2], prompt=f"a {mask}")
+
+
+def test_a_mask_token_in_a_prompt_points_to_infill(llm: LLM) -> None:
+    mask = llm.codec.tokenizer.id_to_token(llm.engine.package.mask_token_id)
+
+    with pytest.raises(ConfigError, match="infill"):
         llm.generate(f"a {mask}")
+    with pytest.raises(ConfigError, match="infill"):
+        next(llm.stream([llm.engine.package.mask_token_id]))

@@ -22,6 +22,7 @@ from fastdllm.problems import is_right, read_problems
 from conftest import checkpoint_folder
 from export_fixtures import SMALL, random_tensors, write_checkpoint
 
+pytestmark = pytest.mark.usefixtures("one_trace_per_structure")
 ALL = tuple(PRECISIONS)
 INTEGERS = ("int8", "int4")
 BYTES_PER_WEIGHT = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.67}
@@ -185,17 +186,23 @@ def test_an_int8_row_depends_on_no_other_row_of_its_pass(wide_packages: dict[str
     np.testing.assert_allclose(logits(beside)[0], logits(alone)[0], atol=1e-4)
 
 
+def right_of_100(model: fastdllm.LLM) -> int:
+    problems = read_problems(checkpoint_folder("tiny_math") / "problems.jsonl")[:100]
+    config = fastdllm.GenerationConfig(max_new_tokens=64, threshold=0.9)
+    return sum(is_right(model.generate(p.prompt, config).text, p.answer or "") for p in problems)
+
+
+@pytest.fixture(scope="module")
+def right_in_float32(llm: fastdllm.LLM) -> int:
+    return right_of_100(llm)
+
+
 @pytest.mark.parametrize(("name", "points"), [("int8", 2), ("int4", 4)])
 def test_tiny_math_answers_nearly_as_well_from_integers(
-    name: str, points: int, llm: fastdllm.LLM, tmp_path: Path
+    name: str, points: int, right_in_float32: int, tmp_path: Path
 ) -> None:
     folder = checkpoint_folder("tiny_math")
+
     package = export_package(folder, tmp_path / name, precision=name)  # type: ignore[arg-type]
-    problems = read_problems(folder / "problems.jsonl")[:100]
-    config = fastdllm.GenerationConfig(max_new_tokens=64, threshold=0.9)
 
-    def right(model: fastdllm.LLM) -> int:
-        texts = [model.generate(p.prompt, config).text for p in problems]
-        return sum(is_right(text, p.answer or "") for text, p in zip(texts, problems, strict=True))
-
-    assert right(fastdllm.LLM(package, threads=2)) >= right(llm) - points
+    assert right_of_100(fastdllm.LLM(package, threads=2)) >= right_in_float32 - points

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 import pytest
 
@@ -21,8 +21,8 @@ from scripted import (
     scripted_llm,
 )
 
+T = TypeVar("T")
 QUESTION = "Tom has 3 boxes of 4 apples and gives 5 away. How many apples are left?"
-LONG = GenerationConfig(max_new_tokens=256, block_length=8, cache="none", ignore_eos=True)
 
 
 class Gate:
@@ -52,6 +52,11 @@ def scripted(
 ) -> tuple[LLM, ScriptedEngine]:
     engine = ScriptedEngine(left_to_right(b"abcd"), before_pass, **options)
     return scripted_llm(engine, ByteCodec()), engine
+
+
+def run_soon(work: Coroutine[Any, Any, T]) -> T:
+    """Run it in an event loop; a wait that does not end is a failure."""
+    return asyncio.run(asyncio.wait_for(work, PATIENCE))
 
 
 async def collect(stream: AsyncIterator[Any]) -> list[Any]:
@@ -107,7 +112,7 @@ def test_an_event_does_not_wait_in_an_event_loop_either() -> None:
             gate.seen.set()
         return seen
 
-    first, *rest = asyncio.run(read())
+    first, *rest = run_soon(read())
 
     assert first == ("a", 1)
     assert [piece for piece, _ in rest] == ["b", "c", "d"]
@@ -168,7 +173,7 @@ def test_leaving_an_async_stream_cancels_its_request() -> None:
             break
         await asyncio.to_thread(engine.requests[0].result)
 
-    asyncio.run(leave())
+    run_soon(leave())
 
     assert engine.requests[0].result().finish_reason == "abort"
 
@@ -191,7 +196,7 @@ def test_cancelling_a_task_cancels_its_requests(how: str) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(cancel())
+    run_soon(cancel())
 
     assert len(engine.requests) == (2 if how == "agenerate many" else 1)
     assert all(request.result().finish_reason == "abort" for request in engine.requests)
@@ -207,7 +212,7 @@ def test_the_event_loop_goes_on_while_an_answer_is_awaited() -> None:
         gate.seen.set()  # a loop that is held up never comes here
         return (await task).text
 
-    assert asyncio.run(both()) == "abcd"
+    assert run_soon(both()) == "abcd"
 
 
 def test_asyncio_takes_no_thread_per_request(llm: LLM) -> None:
@@ -218,7 +223,7 @@ def test_asyncio_takes_no_thread_per_request(llm: LLM) -> None:
         return [answer.text for answer in await asyncio.gather(*tasks)], names
 
     before = {thread.name for thread in threading.enumerate()}
-    texts, during = asyncio.run(ask())
+    texts, during = run_soon(ask())
 
     assert set(texts) == {llm.generate(QUESTION).text}
     assert during - before == set()
@@ -236,7 +241,7 @@ def test_a_models_async_answers_are_its_answers(llm: LLM) -> None:
             await llm.agenerate([QUESTION, QUESTION], stop="####"),
         )
 
-    text, pieces, events, stopped = asyncio.run(ask())
+    text, pieces, events, stopped = run_soon(ask())
 
     assert text == "".join(pieces) == events[-1].text == expected.text
     assert [answer.text for answer in stopped] == [expected.text.split("####")[0]] * 2
@@ -247,8 +252,8 @@ def test_a_requests_error_comes_out_where_it_is_awaited() -> None:
     ways: list[Callable[[], Any]] = [
         lambda: llm.generate([9]),
         lambda: list(llm.stream([9])),
-        lambda: asyncio.run(llm.agenerate([[9], [8]])),
-        lambda: asyncio.run(collect(llm.astream([9]))),
+        lambda: run_soon(llm.agenerate([[9], [8]])),
+        lambda: run_soon(collect(llm.astream([9]))),
     ]
 
     for ask in ways:
@@ -264,22 +269,25 @@ def test_an_error_in_a_callback_comes_out(stop: str | None, llm: LLM) -> None:
     with pytest.raises(KeyError, match="mine"):
         llm.generate(QUESTION, stop=stop, on_commit=fail)
     with pytest.raises(KeyError, match="mine"):
-        asyncio.run(llm.agenerate(QUESTION, stop=stop, on_commit=fail))
+        run_soon(llm.agenerate(QUESTION, stop=stop, on_commit=fail))
     assert llm.generate(QUESTION).text
 
 
 def test_when_one_of_a_list_fails_the_others_are_cancelled() -> None:
-    def script(request: ScriptedRequest, step: int) -> None:
-        if request is engine.requests[0]:
+    both_run = threading.Barrier(2)
+
+    def fail_first(request: ScriptedRequest, step: int) -> None:
+        if step == 0:
+            both_run.wait(PATIENCE)
+        elif request is engine.requests[0]:
             raise fastdllm.NumericError("scripted")
         never_past_the_first_pass(request, step)
 
-    start = threading.Barrier(2)
-    llm, engine = scripted(lambda request, step: (start.wait(PATIENCE), script(request, step))[1])
+    llm, engine = scripted(fail_first)
 
     with pytest.raises(fastdllm.NumericError):
         llm.generate([[1], [2]])
-    assert engine.requests[1].was_cancelled.is_set()
+    assert engine.requests[1].result().finish_reason == "abort"
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -287,7 +295,7 @@ def test_a_list_may_be_longer_than_the_queue(asynchronous: bool) -> None:
     llm, engine = scripted(most_waiting=2)
     prompts = [[number] for number in range(7)]
 
-    answers = asyncio.run(llm.agenerate(prompts)) if asynchronous else llm.generate(prompts)
+    answers = run_soon(llm.agenerate(prompts)) if asynchronous else llm.generate(prompts)
 
     assert [answer.text for answer in answers] == ["abcd"] * 7
     assert engine.prompts == prompts
@@ -306,11 +314,12 @@ def test_errors_of_a_prompt_come_at_once(llm: LLM) -> None:
     with pytest.raises(TypeError):
         llm.stream([1.5])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="longer than the model's context"):
-        asyncio.run(llm.agenerate([1], GenerationConfig(max_new_tokens=100_000)))
+        run_soon(llm.agenerate([1], GenerationConfig(max_new_tokens=100_000)))
 
 
 def test_a_closed_stream_leaves_the_engine_usable(llm: LLM) -> None:
-    stream: Iterator[str] = llm.stream(QUESTION, LONG)
+    config = GenerationConfig(max_new_tokens=256, block_length=8, cache="none", ignore_eos=True)
+    stream: Iterator[str] = llm.stream(QUESTION, config)
 
     assert next(stream)
     del stream

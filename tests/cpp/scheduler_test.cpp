@@ -1,0 +1,357 @@
+// Many requests on one engine: who shares a graph run, who is next, who is refused, how they end.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <latch>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "fastdllm/engine.hpp"
+#include "scripted_session.hpp"
+
+namespace fastdllm::testing {
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+using Rows = std::vector<std::int64_t>;
+
+// The token that a row predicts is its own position, modulo ten; left rows are surer.
+Answer own_position(std::int64_t, std::int64_t position) {
+  return {.token_id = position % 10, .confidence = 0.8 - 0.001 * static_cast<double>(position)};
+}
+
+struct Scripted {
+  explicit Scripted(const EngineLimits& limits = {},
+                    const PackageInfo& package = scripted_package())
+      : Scripted(limits, package, std::make_unique<ScriptedSession>(package)) {}
+  Scripted(const EngineLimits& limits, const PackageInfo& package,
+           std::unique_ptr<ScriptedSession> made)
+      : session(made.get()), engine(package, std::move(made), limits) {
+    session->script = own_position;
+  }
+  ScriptedSession* session;
+  Engine engine;
+};
+
+Ids prompt(std::size_t length) {
+  return Ids(length, 1);
+}
+
+Ids expected(std::int64_t start, std::int64_t count) {
+  Ids ids;
+  for (std::int64_t i = start; i < start + count; ++i) {
+    ids.push_back(static_cast<std::int32_t>(i % 10));
+  }
+  return ids;
+}
+
+// Calls once, with the first commit: the engine's thread is then between two passes.
+CommitCallback at_first_commit(std::function<void()> call) {
+  return [call = std::move(call), called = false](const CommitEvent&) mutable {
+    if (!called) call();
+    called = true;
+    return true;
+  };
+}
+
+std::string error_of(const Request& request) {
+  try {
+    static_cast<void>(request.result());
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Scheduler, RequestsWhosePassesHaveTheSameShapesShareARunAndPaddingIsMasked) {
+  Scripted s;
+  const GenerationConfig config{
+      .max_new_tokens = 16, .block_length = 8, .steps_per_block = 4, .cache = CacheMode::dual};
+  std::vector<Request> others;
+  const Request first = s.engine.submit(prompt(9), config, at_first_commit([&] {
+                                          others.push_back(s.engine.submit(prompt(12), config));
+                                          others.push_back(s.engine.submit(prompt(14), config));
+                                        }));
+  EXPECT_EQ(first.result().token_ids, expected(9, 16));
+  EXPECT_EQ(others[0].result().token_ids, expected(12, 16));
+  EXPECT_EQ(others[1].result().token_ids, expected(14, 16));
+  EXPECT_EQ(others[1].result().num_passes, 8);
+
+  std::int64_t runs_of_three = 0;
+  for (const RecordedPass& pass : s.session->passes) {
+    if (pass.batch == 1) continue;
+    runs_of_three += pass.batch == 3;
+    EXPECT_EQ(pass.past_length, 24);  // 17, 20 and 22 rows that are seen
+    EXPECT_EQ(pass.present_length, 0);
+    for (std::int64_t b = 0; b < pass.batch; ++b) {
+      const std::int64_t position = pass.positions[static_cast<std::size_t>(b * 8)];
+      const std::int64_t length = position <= 14 ? position : position - 8;  // of the prompt
+      for (std::int64_t i = 0; i < pass.attended; ++i) {
+        const bool seen = i < length + 8 || i >= 24;
+        EXPECT_EQ(pass.mask[static_cast<std::size_t>(b * pass.attended + i)], seen ? 1 : 0);
+      }
+    }
+  }
+  EXPECT_GE(runs_of_three, 2);
+}
+
+TEST(Scheduler, ARequestGetsItsTokensAndPassesWhateverRunsBesideIt) {
+  for (const CacheMode cache : {CacheMode::none, CacheMode::prefix, CacheMode::dual}) {
+    Scripted s({.max_batch = 3});
+    std::vector<Request> requests;
+    std::vector<std::int64_t> lengths{3, 30, 9, 0, 17, 9, 64};
+    for (const std::int64_t length : lengths) {
+      requests.push_back(s.engine.submit(
+          prompt(static_cast<std::size_t>(length)),
+          {.max_new_tokens = 20, .block_length = 8, .threshold = 0.7, .cache = cache}));
+    }
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      Scripted alone;
+      const auto solo = alone.engine.generate(
+          prompt(static_cast<std::size_t>(lengths[i])),
+          {.max_new_tokens = 20, .block_length = 8, .threshold = 0.7, .cache = cache});
+      EXPECT_EQ(requests[i].result().token_ids, solo.token_ids);
+      EXPECT_EQ(requests[i].result().num_passes, solo.num_passes);
+      EXPECT_EQ(requests[i].result().stats.rows_computed, solo.stats.rows_computed);
+    }
+  }
+}
+
+TEST(Scheduler, AShortRequestIsNotHeldUpByALongOne) {
+  Scripted s;
+  std::size_t long_passes_before = 0;
+  Request small;
+  std::atomic<bool> small_done{false};
+  std::size_t long_passes = 0;
+  const Request large = s.engine.submit(
+      prompt(200), {.max_new_tokens = 200, .block_length = 8, .cache = CacheMode::prefix},
+      [&](const CommitEvent& event) {
+        if (event.step == 20) {
+          long_passes_before = long_passes;
+          small = s.engine.submit(prompt(4), {.max_new_tokens = 8, .block_length = 8}, {},
+                                  [&] { small_done = true; });
+        }
+        if (!small_done) ++long_passes;
+        return true;
+      });
+  EXPECT_EQ(large.result().token_ids.size(), 200U);
+  EXPECT_EQ(small.result().num_passes, 8);
+  EXPECT_LE(long_passes - long_passes_before, 2U);
+}
+
+TEST(Scheduler, ALongRequestIsNotStarvedByShortOnes) {
+  Scripted s({.max_batch = 2});
+  std::atomic<std::int64_t> long_passes{0};
+  std::atomic<bool> enough{false};
+  std::function<void()> again;
+  std::int64_t served = 0;
+  std::vector<Request> shorts;  // of the engine's thread
+  again = [&] {
+    if (enough || ++served > 2000) return;
+    static_cast<void>(s.engine.submit(prompt(4), {.max_new_tokens = 8}, {}, again));
+  };
+  const Request large = s.engine.submit(prompt(100), {.max_new_tokens = 40, .block_length = 8},
+                                        [&](const CommitEvent& event) {
+                                          if (event.step == 0) again();
+                                          ++long_passes;
+                                          return true;
+                                        });
+  EXPECT_EQ(large.result().token_ids.size(), 40U);
+  enough = true;
+  EXPECT_LE(served, 2000) << "the long request only ran when the short ones had ended";
+  EXPECT_GE(served, 20);
+}
+
+TEST(Scheduler, CancellingEndsARequestBetweenTwoPassesOrBeforeItsFirst) {
+  Scripted s({.max_batch = 1});
+  Request first, waiting;
+  std::latch assigned(1);
+  first = s.engine.submit(prompt(3), {.max_new_tokens = 40}, [&](const CommitEvent& event) {
+    if (event.step == 0) {
+      assigned.wait();
+      waiting = s.engine.submit(prompt(3), {.max_new_tokens = 4});
+    }
+    if (event.step == 2) {
+      waiting.cancel();
+      first.cancel();
+    }
+    return true;
+  });
+  assigned.count_down();
+  const GenerationResult result = first.result();
+  EXPECT_EQ(result.finish_reason, FinishReason::abort);
+  EXPECT_EQ(result.token_ids, expected(3, 3));
+  EXPECT_EQ(waiting.result().finish_reason, FinishReason::abort);
+  EXPECT_TRUE(waiting.result().token_ids.empty());
+  EXPECT_EQ(waiting.result().num_passes, 0);
+  first.cancel();  // has ended: nothing changes
+  EXPECT_EQ(first.result().token_ids, result.token_ids);
+}
+
+TEST(Scheduler, RefusesMoreThanMayWait) {
+  Scripted s({.max_batch = 1, .max_waiting = 1});
+  std::string message;
+  ErrorCode code = ErrorCode::backend;
+  const Request first =
+      s.engine.submit({}, {.max_new_tokens = 3}, at_first_commit([&] {
+                        static_cast<void>(s.engine.submit({}, {.max_new_tokens = 3}));
+                        try {
+                          static_cast<void>(s.engine.submit({}, {.max_new_tokens = 3}));
+                        } catch (const Error& error) {
+                          message = error.what();
+                          code = error.code();
+                        }
+                      }));
+  EXPECT_EQ(first.result().token_ids.size(), 3U);
+  EXPECT_EQ(code, ErrorCode::overloaded);
+  EXPECT_EQ(message, "1 requests are waiting; expected fewer than max_waiting, 1");
+}
+
+// A row of K/V: two layers, keys and values, two heads of four floats. A request of 40 positions in
+// blocks of 8 may hold 40 rows, and 40 more side by side with others'.
+constexpr std::int64_t row_bytes = 2 * 2 * 2 * 4 * 4;
+
+TEST(Scheduler, TheMemoryBudgetDecidesHowManyRunAtOnce) {
+  const GenerationConfig config{.max_new_tokens = 36, .block_length = 8, .threshold = 0.9};
+  for (const auto& [budget, most] : {std::pair{80, 1}, std::pair{160, 2}}) {
+    Scripted s({.cache_bytes = budget * row_bytes});
+    std::vector<Request> others;
+    const Request first = s.engine.submit(prompt(4), config, at_first_commit([&] {
+                                            for (int i = 0; i < 3; ++i)
+                                              others.push_back(s.engine.submit(prompt(4), config));
+                                          }));
+    EXPECT_EQ(first.result().token_ids.size(), 36U);
+    for (const Request& request : others) EXPECT_EQ(request.result().token_ids.size(), 36U);
+    std::int64_t largest = 0;
+    for (const RecordedPass& pass : s.session->passes) largest = std::max(largest, pass.batch);
+    EXPECT_EQ(largest, most);
+  }
+}
+
+TEST(Scheduler, RefusesARequestThatCanNeverHaveItsMemory) {
+  Scripted s({.cache_bytes = 79 * row_bytes});
+  const GenerationConfig config{.max_new_tokens = 36, .block_length = 8, .cache = CacheMode::dual};
+  try {
+    static_cast<void>(s.engine.submit(prompt(4), config));
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::bad_config);
+    EXPECT_EQ(std::string(error.what()),
+              "the request may need 10240 bytes of cache for 40 rows; expected at most "
+              "cache_bytes, 10112");
+  }
+  EXPECT_TRUE(s.session->passes.empty());
+  EXPECT_EQ(s.engine.generate(prompt(4), {.max_new_tokens = 8}).token_ids.size(), 8U);
+}
+
+TEST(Scheduler, WhatACallbackThrowsEndsItsOwnRequestOnly) {
+  Scripted s;
+  Request other;
+  const Request first = s.engine.submit({}, {.max_new_tokens = 5}, [&](const CommitEvent&) -> bool {
+    other = s.engine.submit({}, {.max_new_tokens = 5});
+    throw std::runtime_error("the disk is full");
+  });
+  EXPECT_EQ(error_of(first), "the disk is full");
+  EXPECT_EQ(error_of(first), "the disk is full");  // also when asked again
+  EXPECT_EQ(other.result().token_ids, expected(0, 5));
+}
+
+TEST(Scheduler, AFailedRunEndsTheRequestsThatShareItAndNoOther) {
+  Scripted s;
+  const GenerationConfig config{.max_new_tokens = 16, .block_length = 8, .cache = CacheMode::dual};
+  std::vector<Request> pair;
+  s.session->before_run = [&](std::int64_t batch) {
+    if (batch == 2) throw Error(ErrorCode::backend, "out of memory");
+  };
+  const Request other = s.engine.submit(prompt(100), {.max_new_tokens = 8}, at_first_commit([&] {
+                                          pair.push_back(s.engine.submit(prompt(9), config));
+                                          pair.push_back(s.engine.submit(prompt(12), config));
+                                        }));
+  EXPECT_EQ(other.result().token_ids, expected(100, 8));
+  EXPECT_EQ(error_of(pair[0]), "out of memory");
+  EXPECT_EQ(error_of(pair[1]), "out of memory");
+  s.session->before_run = {};
+  EXPECT_EQ(s.engine.generate(prompt(9), config).token_ids, expected(9, 16));
+}
+
+TEST(Scheduler, DestroyingTheEngineEndsItsRequests) {
+  std::vector<Request> requests;
+  {
+    Scripted s({.max_batch = 2});
+    for (int i = 0; i < 5; ++i) requests.push_back(s.engine.submit({}, {.max_new_tokens = 400}));
+    while (s.session->runs.load() == 0) std::this_thread::yield();
+  }
+  for (const Request& request : requests) {
+    const GenerationResult result = request.result();
+    EXPECT_EQ(result.finish_reason, FinishReason::abort);
+    EXPECT_EQ(result.token_ids, expected(0, std::ssize(result.token_ids)));
+  }
+}
+
+TEST(Scheduler, TheEnginesOwnThreadMustNotWaitForIt) {
+  Scripted s;
+  Request request;
+  std::string message;
+  request = s.engine.submit({}, {.max_new_tokens = 2}, at_first_commit([&] {
+                              const Request inner = s.engine.submit({}, {.max_new_tokens = 2});
+                              message = error_of(inner);
+                            }));
+  EXPECT_EQ(request.result().token_ids.size(), 2U);
+  EXPECT_NE(message.find("the engine's own thread would wait for itself"), std::string::npos);
+}
+
+TEST(Scheduler, ConversationsOfABlockCausalModelKeepTheirRowsSideBySide) {
+  Scripted s({}, block_causal_package());
+  const GenerationConfig config{.max_new_tokens = 8, .threshold = 0.1};
+  Ids one = prompt(8);
+  Ids two(8, 2);
+  for (Ids* chat : {&one, &two}) {
+    const auto result = s.engine.generate(*chat, config);
+    EXPECT_EQ(result.stats.reused_rows, 0);
+    chat->insert(chat->end(), result.token_ids.begin(), result.token_ids.end());
+  }
+  for (Ids* chat : {&one, &two}) {  // 12 of 16: the last block was decoded, not committed
+    EXPECT_EQ(s.engine.generate(*chat, config).stats.reused_rows, 12);
+  }
+}
+
+TEST(Scheduler, ServesManyThreadsThatSubmitWaitAndCancel) {
+  Scripted s({.max_batch = 4, .max_waiting = 1000});
+  std::vector<std::thread> threads;
+  std::atomic<int> done{0};
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 40; ++i) {
+        const auto length = static_cast<std::size_t>((i * 7 + t) % 23);
+        const GenerationConfig config{.max_new_tokens = 1 + (i + t) % 19,
+                                      .block_length = 8,
+                                      .threshold = i % 2 == 0 ? std::optional(0.75) : std::nullopt,
+                                      .cache = static_cast<CacheMode>(i % 4)};
+        if (i % 5 == 4) {
+          const Request request = s.engine.submit(prompt(length), config, {}, [&] { ++done; });
+          request.cancel();
+          static_cast<void>(request.result());
+        } else {
+          EXPECT_EQ(s.engine.generate(prompt(length), config).token_ids,
+                    expected(static_cast<std::int64_t>(length), config.max_new_tokens));
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  static_cast<void>(s.engine.generate({}, {.max_new_tokens = 1}));
+  EXPECT_EQ(done, 32);
+}
+
+TEST(Scheduler, RefusesLimitsOutOfRange) {
+  for (const EngineLimits& limits : {EngineLimits{.max_batch = 0}, EngineLimits{.max_waiting = -1},
+                                     EngineLimits{.cache_bytes = -1}}) {
+    EXPECT_THROW(Scripted{limits}, Error);
+  }
+}
+
+}  // namespace
+}  // namespace fastdllm::testing

@@ -120,8 +120,11 @@ def _policy(text: str) -> tuple[str, tuple[float, ...]]:
     name, _, numbers = text.partition("=")
     try:
         values = tuple(float(number) for number in numbers.split(",") if number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}; expected numbers: {name}=N,N") from None
+    try:
         tune.grid({name: values}, ["none"], max_new_tokens=1, block_length=32)
-    except (ConfigError, ValueError) as problem:
+    except ConfigError as problem:
         raise argparse.ArgumentTypeError(str(problem)) from None
     return name, values
 

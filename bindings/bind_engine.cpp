@@ -204,6 +204,22 @@ void init_engine(PyEngine* self, const std::string& package, int threads,
       {.max_batch = max_batch, .max_waiting = max_waiting, .cache_bytes = cache_bytes.value_or(0)});
 }
 
+// An exception's traceback may lead back to the request that holds it: the collector has to see.
+int traverse_request(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (nb::inst_ready(self)) Py_VISIT(nb::inst_ptr<PyRequest>(self)->raised->get().ptr());
+  return 0;
+}
+
+int clear_request(PyObject* self) {
+  nb::inst_ptr<PyRequest>(self)->raised->reset({});
+  return 0;
+}
+
+PyType_Slot request_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse_request)},
+                               {Py_tp_clear, reinterpret_cast<void*>(clear_request)},
+                               {0, nullptr}};
+
 void require_callable(nb::handle callback, const char* name) {
   if (!callback.is_none() && PyCallable_Check(callback.ptr()) == 0) {
     throw nb::type_error((std::string(name) + " is not callable").c_str());
@@ -313,7 +329,8 @@ std::vector<std::int32_t> ids_from(nb::handle ids, std::string_view what) {
 
 void bind_engine(nb::module_& m) {
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(&Calls::close));
-  nb::class_<PyRequest>(m, "Request", "A request under way, from Engine.submit.")
+  nb::class_<PyRequest>(m, "Request", nb::type_slots(request_slots),
+                        "A request under way, from Engine.submit.")
       .def("result", &result_of, "timeout"_a = nb::none(),
            nb::sig("def result(self, timeout: float | None = None) -> GenerationResult"),
            "Waits, `timeout` seconds at most. Errors: TimeoutError; NumericError, BackendError of\n"

@@ -58,7 +58,10 @@ std::optional<FinishReason> Answer::ended_by_tokens() {
 
 std::optional<FinishReason> Answer::ended_by_block(const BlockRange& block) {
   filled_blocks_end_ = block.end - canvas_.answer_start();
-  return holds_stop_token() ? std::optional(FinishReason::stop) : std::nullopt;
+  if (holds_stop_token()) return FinishReason::stop;
+  // What is masked behind the answer only fills up the last block: nobody asked for it.
+  if (canvas_.filled_length() < std::ssize(canvas_.answer())) return std::nullopt;
+  return FinishReason::length;
 }
 
 bool Answer::stops_at(std::int32_t token_id) const noexcept {

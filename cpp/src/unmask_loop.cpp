@@ -43,8 +43,9 @@ UnmaskLoop::UnmaskLoop(const PackageInfo& package, Canvas canvas, const Generati
       canvas_(std::move(canvas)),
       answer_(canvas_, config_, stop_ids_of(package, config_, infills), on_commit_),
       planner_(config_.cache, package, canvas_, config_.suffix_window),
-      first_token_(package.logits_shift > 0 && config_.cache != CacheMode::none &&
-                   package.attention == AttentionKind::bidirectional && !is_deferred()),
+      refresh_predicts_first_(package.logits_shift > 0 && config_.cache != CacheMode::none &&
+                              package.attention == AttentionKind::bidirectional && !is_deferred()),
+      first_token_(refresh_predicts_first_),
       schedule_(config_, canvas_.num_blocks(), first_token_),
       sampler_(config_, package, canvas_.block(0).length()),
       policy_(config_, package.threshold_inclusive) {
@@ -145,7 +146,10 @@ void UnmaskLoop::enter_block(std::int64_t number) {
   const bool block_causal = package_.attention == AttentionKind::block_causal;
   // The last finished row may give the block's first token (arXiv 2509.26328).
   seed_ = package_.seed_token && block_.start > 0 && canvas_.is_masked(block_.start);
-  stage_ = block_causal ? Stage::commit : Stage::decode;
+  // What a block without masks leaves to be committed goes along with the next that has some.
+  stage_ = block_causal && masked_at_start_ > 0 ? Stage::commit : Stage::decode;
+  first_token_ = refresh_predicts_first_ && canvas_.is_masked(block_.start);
+  schedule_.set_first_token(first_token_);
   enter_range(0);
 }
 
@@ -206,8 +210,10 @@ const Pass* UnmaskLoop::plan_decode() {
   if (only_first) wanted_ = wanted_.first(1);
   if (config_.editing_threshold) wanted_ = canvas_.generated(range_);
 
-  const bool refresh =
-      fresh_ || wants_refresh() || (package_.logits_shift > 0 && wanted_[0] == range_.start);
+  // Nothing stands before position 0: it is predicted by its own row, which every pass feeds.
+  const bool unpredicted =
+      package_.logits_shift > 0 && wanted_[0] == range_.start && range_.start > 0;
+  const bool refresh = fresh_ || wants_refresh() || unpredicted;
   fresh_ = false;
   if (refresh) steps_since_refresh_ = commits_since_refresh_ = 0;
   const bool last = policy_.uses_schedule() && !only_first && !config_.editing_threshold &&

@@ -72,7 +72,8 @@ class UnmaskLoop {
   Canvas canvas_;
   Answer answer_;
   PassPlanner planner_;
-  bool first_token_;  // a block's refresh is the only pass whose rows predict its first token
+  bool refresh_predicts_first_;  // a block's first token, and no other pass's rows do
+  bool first_token_;             // of this block: it is masked and the refresh commits it alone
   StepSchedule schedule_;
   Sampler sampler_;
   UnmaskPolicy policy_;

@@ -25,6 +25,9 @@ class StepSchedule {
   /// first_token: a block's first pass commits exactly one position, whatever the schedule.
   StepSchedule(const GenerationConfig& config, std::int64_t num_blocks, bool first_token);
 
+  /// The same for the passes that follow.
+  void set_first_token(bool first_token) noexcept { first_token_ = first_token; }
+
   /// Positions to commit at pass `index` (from 0) of block `block` of `length` positions of which
   /// `masked` are masked. Even split: the first passes one more, at least 1. With eps (time steps
   /// as in arXiv 2508.15487): int(masked * (1 - t[index + 1] / t[index])), in f32, all on the last

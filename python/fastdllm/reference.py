@@ -168,8 +168,11 @@ class _Decoder:
             return True
         # With a shift the row before the block predicts its first position, and only the pass that
         # refreshes the cache feeds that row: it commits this one position and no other.
-        first_alone = not self.causal and self.facts.logits_shift == 1 and self.cache != "none"
-        first_alone = first_alone and not deferred
+        first_alone = (
+            self.facts.logits_shift == 1
+            and not (self.causal or deferred or self.cache == "none")
+            and len(self.masked(np.array([s]))) > 0
+        )
         index = passes_without_masks = 0
         while True:
             if deferred and index > 0 and self.wants_refresh():

@@ -15,6 +15,9 @@ import pytest
 
 import fastdllm
 
+from held import LONG, Held
+from oracle import BIDIRECTIONAL, BLOCK_CAUSAL, Pair
+
 # A shell's background jobs ignore Ctrl-C, and so would the processes that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -123,6 +126,11 @@ def engine_of(package_of: PackageOf) -> EngineOf:
 
 
 @pytest.fixture(scope="session")
+def pairs(package_of: PackageOf, engine_of: EngineOf) -> dict[str, Pair]:
+    return {name: Pair(package_of(name), engine_of(name)) for name in BIDIRECTIONAL + BLOCK_CAUSAL}
+
+
+@pytest.fixture(scope="session")
 def mha(engine_of: EngineOf) -> fastdllm.Engine:
     return engine_of("llada-mha")
 
@@ -130,3 +138,24 @@ def mha(engine_of: EngineOf) -> fastdllm.Engine:
 @pytest.fixture(scope="session")
 def llm(package_of: PackageOf) -> fastdllm.LLM:
     return fastdllm.LLM(package_of("tiny_math"), threads=2)
+
+
+@pytest.fixture
+def engine_with(package_of: PackageOf) -> Callable[..., fastdllm.Engine]:
+    def engine(**limits: int) -> fastdllm.Engine:
+        return fastdllm.Engine(package_of("llada-mha"), threads=1, **limits)
+
+    return engine
+
+
+@pytest.fixture
+def hold() -> Iterator[Callable[..., Held]]:
+    made: list[Held] = []
+
+    def held(engine: fastdllm.Engine, config: fastdllm.GenerationConfig = LONG) -> Held:
+        made.append(Held(engine, config))
+        return made[-1]
+
+    yield held
+    for one in made:
+        one.release()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -13,12 +12,7 @@ import fastdllm
 from fastdllm import GenerationConfig, reference
 from fastdllm.testing import package_forward
 
-from conftest import EngineOf, PackageOf
-
-BIDIRECTIONAL = ["llada-mha", "dream-gqa"]  # the second one predicts from the row before
-BLOCK_CAUSAL = ["sdar", "fast-dllm-v2"]  # likewise, and with a seed token and sub-blocks
-WITHOUT_SHIFT = ["llada-mha", "sdar"]  # editing needs that
-SMALLEST_VOCABULARY = 249  # of the ids that no family keeps for its eos or mask token
+from oracle import BIDIRECTIONAL, BLOCK_CAUSAL, SMALLEST_VOCABULARY, WITHOUT_SHIFT, Pair
 
 # Derandomized: engine and reference round a confidence differently in the seventh digit, and a
 # decision as close as that must not come and go from run to run.
@@ -99,54 +93,22 @@ editing = st.fixed_dictionaries(
     }
 )
 
-
-class Pair:
-    """A package's engine, and the reference on the same graph."""
-
-    def __init__(self, name: str, package_of: PackageOf, engine_of: EngineOf) -> None:
-        self.engine = engine_of(name)
-        self.facts = self.engine.package
-        self.forward = package_forward(package_of(name), threads=1)
-
-    def reference(self, prompt: list[int], fields: dict[str, Any]) -> reference.Trace:
-        return reference.generate(self.forward, prompt, GenerationConfig(**fields), self.facts)
-
-    def has_sub_blocks(self, fields: dict[str, Any]) -> bool:
-        block = fields.get("block_length") or self.facts.block_length or 0
-        inner = fields.get("sub_block_length") or self.facts.sub_block_length or block
-        causal = self.facts.attention == "block_causal"
-        return causal and fields["cache"] in ("dual", "auto") and inner < block
-
-    def compare(self, prompt: list[int], fields: dict[str, Any]) -> fastdllm.GenerationResult:
-        commits: list[tuple[list[int], list[int]]] = []
-
-        found = self.engine.generate(
-            prompt,
-            GenerationConfig(**fields),
-            lambda e: commits.append((e.positions.tolist(), e.token_ids.tolist())),
-        )
-        expected = self.reference(prompt, fields)
-
-        assert [commit for commit in commits if commit[0]] == expected.commits
-        assert found.token_ids.tolist() == expected.token_ids
-        assert np.exp(found.logprobs) == pytest.approx(np.exp(expected.logprobs), abs=1e-5)
-        # The engine fills the cache in a pass of its own before it starts on sub-blocks.
-        fills = found.num_passes - expected.num_passes
-        assert 0 <= fills <= (expected.num_passes if self.has_sub_blocks(fields) else 0)
-        assert found.finish_reason == expected.finish_reason
-        batch = 2 if fields.get("cfg_scale", 0.0) > 0 else 1
-        asked = found.stats.logit_rows_computed - fills * batch
-        assert asked == expected.logit_rows_computed
-        # What an earlier request with the same beginning has left is not computed again.
-        assert found.stats.rows_computed + found.stats.reused_rows == expected.rows_computed
-        assert self.facts.mask_token_id not in found.token_ids
-        assert not set(fields.get("banned_token_ids", ())) & set(found.token_ids.tolist())
-        return found
-
-
-@pytest.fixture(scope="session")
-def pairs(package_of: PackageOf, engine_of: EngineOf) -> dict[str, Pair]:
-    return {name: Pair(name, package_of, engine_of) for name in BIDIRECTIONAL + BLOCK_CAUSAL}
+refreshes = {"refresh_interval": st.integers(1, 8), "refresh_tokens": st.integers(1, 20)}
+windows = st.fixed_dictionaries({}, optional={"suffix_window": st.integers(0, 50), **refreshes})
+GAP = -1  # where a canvas has a mask token, whose id is the package's
+# Like a prompt, the first block of a canvas holds a given token at least.
+canvases = st.builds(
+    lambda parts, end: [i for ids, gap in parts for i in [*ids, *[GAP] * gap]] + end,
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(0, SMALLEST_VOCABULARY - 1), min_size=1, max_size=30),
+            st.integers(1, 25),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.lists(st.integers(0, SMALLEST_VOCABULARY - 1), max_size=20),
+)
 
 
 @profile
@@ -208,6 +170,82 @@ def test_edits_are_the_references(
     pairs: dict[str, Pair],
 ) -> None:
     pairs[name].compare(prompt, fields | edits)
+
+
+@settings(profile, max_examples=80)
+@given(name=st.sampled_from(BIDIRECTIONAL), prompt=prompts, fields=options, more=windows)
+def test_windows_are_the_references(
+    name: str,
+    prompt: list[int],
+    fields: dict[str, Any],
+    more: dict[str, Any],
+    pairs: dict[str, Pair],
+) -> None:
+    pairs[name].compare(prompt, fields | more)
+
+
+@settings(profile, max_examples=80)
+@given(
+    name=st.sampled_from(BIDIRECTIONAL),
+    prompt=prompts,
+    # What ranks positions can be compared with a threshold.
+    fields=options.filter(lambda f: f["remasking"] in ("low_confidence", "random", "margin")),
+    more=windows,
+    window=st.integers(1, 70),
+)
+def test_deferred_windows_are_the_references(
+    name: str,
+    prompt: list[int],
+    fields: dict[str, Any],
+    more: dict[str, Any],
+    window: int,
+    pairs: dict[str, Pair],
+) -> None:
+    if not {"threshold", "factor", "frechet", "entropy_bound"} & set(fields):
+        fields = fields | {"threshold": 0.3}
+
+    pairs[name].compare(prompt, fields | more | {"deferred_window": window, "stop_at": "token"})
+
+
+@settings(profile, max_examples=80)
+@given(name=st.sampled_from(BIDIRECTIONAL), canvas=canvases, fields=options, more=windows)
+def test_gaps_are_filled_as_the_reference_does(
+    name: str,
+    canvas: list[int],
+    fields: dict[str, Any],
+    more: dict[str, Any],
+    pairs: dict[str, Pair],
+) -> None:
+    ids = with_gaps(canvas, pairs[name])
+
+    pairs[name].compare(ids, fields | more, infills=True)
+
+
+@settings(profile, max_examples=80)
+@given(
+    name=st.sampled_from(BLOCK_CAUSAL),
+    canvas=canvases,
+    fields=block_causal_options,
+    more=st.fixed_dictionaries({}, optional=refreshes),
+    edits=st.one_of(st.just({}), editing),
+)
+def test_a_block_causal_engine_fills_gaps_as_the_reference_does(
+    name: str,
+    canvas: list[int],
+    fields: dict[str, Any],
+    more: dict[str, Any],
+    edits: dict[str, Any],
+    pairs: dict[str, Pair],
+) -> None:
+    if name in WITHOUT_SHIFT and "sub_block_length" not in fields:
+        fields = fields | edits
+    ids = with_gaps(canvas, pairs[name])
+
+    pairs[name].compare(ids, fields | more, infills=True)
+
+
+def with_gaps(canvas: list[int], pair: Pair) -> list[int]:
+    return [pair.facts.mask_token_id if i == GAP else i for i in canvas]
 
 
 @settings(profile, max_examples=40)

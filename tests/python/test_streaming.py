@@ -273,6 +273,15 @@ def test_an_error_in_a_callback_comes_out(stop: str | None, llm: LLM) -> None:
     assert llm.generate(QUESTION).text
 
 
+def test_a_callback_must_not_wait_for_the_engine(llm: LLM) -> None:
+    def nest(event: fastdllm.CommitEvent) -> None:
+        llm.generate(QUESTION)
+
+    with pytest.raises(ConfigError, match="callback"):
+        llm.generate(QUESTION, on_commit=nest)
+    assert llm.generate(QUESTION).text
+
+
 def test_when_one_of_a_list_fails_the_others_are_cancelled() -> None:
     both_run = threading.Barrier(2)
 

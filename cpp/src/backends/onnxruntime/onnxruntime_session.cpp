@@ -3,6 +3,7 @@
 #include <onnxruntime_cxx_api.h>
 
 #include <array>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -58,12 +59,14 @@ std::vector<TensorSpec> specs_of(const Ort::Session& session, bool inputs) {
 
 class HostMemory final : public Memory {
  public:
-  // One byte at least: an empty tensor still needs an address.
-  explicit HostMemory(std::size_t bytes) : bytes_(bytes == 0 ? 1 : bytes) {}
-  void* data() noexcept override { return bytes_.data(); }
+  // One byte at least: an empty tensor still needs an address. Not filled: rows that an answer never
+  // comes to are never touched.
+  explicit HostMemory(std::size_t bytes)
+      : bytes_(std::make_unique_for_overwrite<std::byte[]>(bytes == 0 ? 1 : bytes)) {}
+  void* data() noexcept override { return bytes_.get(); }
 
  private:
-  std::vector<std::byte> bytes_;
+  std::unique_ptr<std::byte[]> bytes_;
 };
 
 void ignore_log(void*, OrtLoggingLevel, const char*, const char*, const char*, const char*) {}

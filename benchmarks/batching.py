@@ -1,0 +1,215 @@
+"""Measures throughput and latency against the number of requests decoded side by side.
+
+    python benchmarks/batching.py PACKAGE [--count 48 --repeat 3 --output FILE]
+
+For each batch size that many requests are kept under way until `count` have been answered: tokens/s
+of all, and the latency of one (median, and of the slowest tenth). Then one short request, alone and
+beside a long one that runs: how many times as long it takes. All as ratios within one run: the
+batch sizes take turns, `repeat` times. Every position is decoded. Answers must agree with those of
+batch size 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from compare_torch import commit_id, processor, versions
+
+from fastdllm import CommitEvent, Engine, GenerationConfig, Request
+
+BATCHES = (1, 2, 4, 8, 16)
+MODES: dict[str, dict[str, Any]] = {
+    "dual": {"cache": "dual"},
+    "dual + threshold 0.9": {"cache": "dual", "threshold": 0.9},
+}
+NEW_TOKENS, SHORT_TOKENS, LONG_TOKENS = 64, 32, 256
+
+
+class Load:
+    """Keeps a number of requests under way until all prompts are answered."""
+
+    def __init__(self, engine: Engine, prompts: list[list[int]], config: GenerationConfig) -> None:
+        self.engine, self.config = engine, config
+        self.prompts = list(enumerate(prompts))
+        self.begun = [0.0] * len(prompts)
+        self.ended = [0.0] * len(prompts)
+        self.requests: list[Request | None] = [None] * len(prompts)
+        self.left = len(prompts)
+        self.finished = threading.Event()
+        self.lock = threading.Lock()
+
+    def submit(self) -> None:
+        """Send the next prompt, if there is one."""
+        with self.lock:
+            if not self.prompts:
+                return
+            number, ids = self.prompts.pop(0)
+        self.begun[number] = time.perf_counter()
+        self.requests[number] = self.engine.submit(
+            ids, self.config, None, lambda: self.answered(number)
+        )
+
+    def answered(self, number: int) -> None:
+        """Take the time and send another; on the engine's thread."""
+        self.ended[number] = time.perf_counter()
+        self.left -= 1
+        if self.left == 0:
+            self.finished.set()
+        self.submit()
+
+    def run(self, batch: int) -> dict[str, Any]:
+        """Answer all prompts, `batch` at a time; a Load runs once."""
+        for _ in range(batch):
+            self.submit()
+        self.finished.wait()
+        answers = [request.result() for request in self.requests if request is not None]
+        seconds = max(self.ended) - min(self.begun)
+        latencies = sorted(b - a for a, b in zip(self.begun, self.ended, strict=True))
+        return {
+            "tokens_per_second": sum(len(answer.token_ids) for answer in answers) / seconds,
+            "latency_ms": 1e3 * statistics.median(latencies),
+            "slow_latency_ms": 1e3 * latencies[-max(1, len(latencies) // 10)],
+            "token_ids": [answer.token_ids.tolist() for answer in answers],
+        }
+
+
+def random_prompts(engine: Engine, lengths: range, count: int) -> list[list[int]]:
+    numbers, package = random.Random(0), engine.package
+    ids = [i for i in range(package.vocab_size) if i != package.mask_token_id]
+    return [[numbers.choice(ids) for _ in range(numbers.choice(lengths))] for _ in range(count)]
+
+
+def measure_batches(options: argparse.Namespace, fields: dict[str, Any]) -> dict[str, Any]:
+    engines = {
+        batch: Engine(options.package, threads=options.threads, max_batch=batch)
+        for batch in BATCHES
+    }
+    config = GenerationConfig(max_new_tokens=NEW_TOKENS, ignore_eos=True, **fields)
+    prompts = random_prompts(engines[1], range(20, 81), options.count)
+    runs: dict[int, list[dict[str, Any]]] = {batch: [] for batch in BATCHES}
+    for repeat in range(options.repeat + 1):
+        for batch, engine in engines.items():
+            found = Load(engine, prompts, config).run(batch)
+            if repeat > 0:  # the first warms up
+                runs[batch].append(found)
+    base = runs[1][0]["token_ids"]
+    rows = []
+    for batch, repeats in runs.items():
+        row = {
+            key: statistics.median(run[key] for run in repeats)
+            for key in ("tokens_per_second", "latency_ms", "slow_latency_ms")
+        }
+        same = sum(one == other for one, other in zip(repeats[0]["token_ids"], base, strict=True))
+        rows.append({"batch": batch, **row, "same_answers": same, "answers": len(base)})
+    for row in rows:
+        row["throughput_ratio"] = row["tokens_per_second"] / rows[0]["tokens_per_second"]
+        row["latency_ratio"] = row["latency_ms"] / rows[0]["latency_ms"]
+    return {"rows": rows}
+
+
+def seconds_of(engine: Engine, ids: list[int], config: GenerationConfig) -> float:
+    start = time.perf_counter()
+    engine.generate(ids, config)
+    return time.perf_counter() - start
+
+
+def seconds_beside(
+    engine: Engine, ids: list[int], config: GenerationConfig, long: GenerationConfig
+) -> float:
+    """Time a request that comes while a long one runs."""
+    started = threading.Event()
+
+    def note(event: CommitEvent) -> None:
+        if event.step == 8:
+            started.set()
+
+    running = engine.submit(ids, long, note)
+    started.wait()
+    seconds = seconds_of(engine, ids, config)
+    if running.done:
+        raise RuntimeError("the long request ended first: nothing was measured")
+    running.cancel()
+    running.result()
+    return seconds
+
+
+def measure_beside(options: argparse.Namespace, fields: dict[str, Any]) -> dict[str, float]:
+    engine = Engine(options.package, threads=options.threads)
+    (ids,) = random_prompts(engine, range(40, 41), 1)
+    config = GenerationConfig(max_new_tokens=SHORT_TOKENS, ignore_eos=True, **fields)
+    long = GenerationConfig(max_new_tokens=LONG_TOKENS, ignore_eos=True, cache="dual")
+    alone, beside = [], []
+    for repeat in range(5 * options.repeat + 1):
+        times = seconds_of(engine, ids, config), seconds_beside(engine, ids, config, long)
+        if repeat > 0:  # the first warms up
+            alone.append(times[0])
+            beside.append(times[1])
+    found = {
+        "alone_ms": 1e3 * statistics.median(alone),
+        "beside_ms": 1e3 * statistics.median(beside),
+    }
+    ratio = statistics.median(b / a for a, b in zip(alone, beside, strict=True))
+    return found | {"ratio": ratio}
+
+
+def print_report(report: dict[str, Any]) -> None:
+    for name, mode in report["modes"].items():
+        columns = f"{'tokens/s':>10}{'x':>6}{'latency ms':>12}{'x':>6}{'slow ms':>9}"
+        print(f"\n{name}\n{'batch':>5}{columns}")
+        for row in mode["rows"]:
+            print(
+                f"{row['batch']:5}{row['tokens_per_second']:10.0f}{row['throughput_ratio']:6.2f}"
+                f"{row['latency_ms']:12.1f}{row['latency_ratio']:6.2f}{row['slow_latency_ms']:9.1f}"
+            )
+            if row["same_answers"] != row["answers"]:
+                print(f"      {row['same_answers']} of {row['answers']} answers as alone")
+        short = mode["short beside long"]
+        print(
+            f"a request of {SHORT_TOKENS} tokens beside one of {LONG_TOKENS}: {short['ratio']:.2f}"
+            f" times its {short['alone_ms']:.1f} ms alone"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("package", type=Path)
+    parser.add_argument("--count", type=int, default=48, help="requests per batch size")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, help="write the measurements as JSON")
+    options = parser.parse_args()
+    modes = {
+        name: measure_batches(options, fields)
+        | {"short beside long": measure_beside(options, fields)}
+        for name, fields in MODES.items()
+    }
+    report = {
+        "commit": commit_id(),
+        "processor": processor(),
+        "versions": versions(),
+        "config": {
+            "package": options.package.name,
+            "max_new_tokens": NEW_TOKENS,
+            "requests": options.count,
+            "repeat": options.repeat,
+            "threads": options.threads,
+        },
+        "modes": modes,
+    }
+    print_report(report)
+    if options.output is not None:
+        options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    rows = [row for mode in modes.values() for row in mode["rows"]]
+    return 0 if all(row["same_answers"] == row["answers"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

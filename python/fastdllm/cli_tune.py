@@ -104,7 +104,7 @@ def run_tune(options: argparse.Namespace) -> int:
     if options.output is not None:
         options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if options.plot is not None:
-        title = f"{options.package.resolve().name}: {len(problems)} problems, {scored}"
+        title = f"{options.package.absolute().name}: {len(problems)} problems, {scored}"
         drawing = draw(outcomes, title=title, tolerance=options.tolerance)
         options.plot.write_text(drawing, encoding="utf-8")
     if options.json:

@@ -195,6 +195,49 @@ TEST(Infill, ABlockWithoutGapsCostsNoPass) {
   EXPECT_EQ(s.session->passes[1].wanted, (Rows{17}));
 }
 
+TEST(Infill, GivenBlocksOfABlockCausalModelAreCommittedTogether) {
+  Scripted s(block_causal_package());
+  Ids canvas(20, 1);
+  canvas[1] = canvas[17] = mask_id;
+  const auto result = s.engine.infill(canvas, {.sub_block_length = 2, .cache = CacheMode::dual});
+  EXPECT_EQ(result.num_passes, 3);
+  EXPECT_EQ(s.session->passes[1].present_length, 16);
+}
+
+TEST(Infill, WhatFillsUpTheLastBlockIsNotDecodedForItself) {
+  Scripted s(block_causal_package());
+  static_cast<void>(
+      s.engine.infill(Ids{1, mask_id, 2, 3, 4}, {.threshold = 0.5, .editing_threshold = 0.9}));
+  for (const RecordedPass& pass : s.session->passes) {
+    EXPECT_EQ(pass.positions, (Rows{0, 1, 2, 3}));
+  }
+}
+
+TEST(Infill, AShiftedBlocksFirstTokenComesAloneOnlyWhereItIsMasked) {
+  PackageInfo package = scripted_package();
+  package.logits_shift = 1;
+  Scripted s(package);
+  const auto result =
+      s.engine.infill(Ids{1, mask_id, mask_id, 2, mask_id, mask_id},
+                      {.block_length = 2, .threshold = 0.1, .cache = CacheMode::dual});
+  EXPECT_EQ(result.num_passes, 2 + 1 + 1);
+}
+
+TEST(DeferredWindow, PositionZeroNeedsNoRefreshOfItsOwn) {
+  PackageInfo package = scripted_package();
+  package.logits_shift = 1;
+  Scripted s(package);
+  s.session->script = [](std::int64_t, std::int64_t position) {
+    return Answer{.token_id = 3, .confidence = position > 0 ? 0.9 : 0.2};
+  };
+  const auto result = s.engine.generate({}, {.max_new_tokens = 8,
+                                             .block_length = 4,
+                                             .threshold = 1.0,
+                                             .cache = CacheMode::dual,
+                                             .deferred_window = 8});
+  EXPECT_EQ(result.stats.refresh_passes, 1);
+}
+
 TEST(Infill, GuidanceMasksGivenTokensBehindTheGapsToo) {
   Scripted s;
   s.session->logit_script = [](std::int64_t, std::int64_t, std::int64_t v) {

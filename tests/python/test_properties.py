@@ -172,7 +172,7 @@ def test_edits_are_the_references(
     pairs[name].compare(prompt, fields | edits)
 
 
-@settings(profile, max_examples=80)
+@settings(profile, max_examples=50)
 @given(name=st.sampled_from(BIDIRECTIONAL), prompt=prompts, fields=options, more=windows)
 def test_windows_are_the_references(
     name: str,
@@ -184,7 +184,7 @@ def test_windows_are_the_references(
     pairs[name].compare(prompt, fields | more)
 
 
-@settings(profile, max_examples=80)
+@settings(profile, max_examples=50)
 @given(
     name=st.sampled_from(BIDIRECTIONAL),
     prompt=prompts,
@@ -207,7 +207,7 @@ def test_deferred_windows_are_the_references(
     pairs[name].compare(prompt, fields | more | {"deferred_window": window, "stop_at": "token"})
 
 
-@settings(profile, max_examples=80)
+@settings(profile, max_examples=50)
 @given(name=st.sampled_from(BIDIRECTIONAL), canvas=canvases, fields=options, more=windows)
 def test_gaps_are_filled_as_the_reference_does(
     name: str,
@@ -221,7 +221,7 @@ def test_gaps_are_filled_as_the_reference_does(
     pairs[name].compare(ids, fields | more, infills=True)
 
 
-@settings(profile, max_examples=80)
+@settings(profile, max_examples=50)
 @given(
     name=st.sampled_from(BLOCK_CAUSAL),
     canvas=canvases,

@@ -75,7 +75,7 @@ test-sanitize: .deps/include/onnxruntime_cxx_api.h
 	ctest --preset sanitize
 
 test-python: $(STAMP) $(VENV)/.tensorrt-rtx
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -213,8 +213,8 @@ def test_a_missing_mask_id_is_looked_up_in_the_tokenizer(tmp_path: Path) -> None
     write_tokenizer(folder, mask_token="<mask>")
     package = export_package(folder, tmp_path / "package")
     assert fastdllm.Engine(package).package.mask_token_id == 51
-    package = export_package(folder, tmp_path / "given", mask_token_id=7)
-    assert fastdllm.Engine(package).package.mask_token_id == 7
+    package = export_package(folder, tmp_path / "given", mask_token_id=63)
+    assert fastdllm.Engine(package).package.mask_token_id == 63
     with pytest.raises(CheckpointError, match=r"mask_token_id is 64; expected an id in \[0, 64\)"):
         export_package(folder, tmp_path / "outside", mask_token_id=64)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -187,6 +191,33 @@ def test_an_error_in_a_callback_ends_its_own_request_only(
     assert ids_of(requests[0]) == expected[0]
     assert ids_of(requests[2]) == expected[2]
     assert ids_of(engine.submit([1], LONG)) == expected[1]
+
+
+class Witness:
+    """Something in a frame, to see whether the frame is still there."""
+
+
+def test_a_failed_request_leaves_nothing_behind(engine_with: Callable[..., Engine]) -> None:
+    """Its error knows the frame that asked, and that frame the request: a circle to be found."""
+
+    def ask() -> weakref.ref[Witness]:
+        witness = Witness()
+        request = engine_with().submit([1], SHORT, fail)
+        with contextlib.suppress(KeyError):
+            request.result(SECONDS)
+        return weakref.ref(witness)
+
+    def fail(event: CommitEvent) -> None:
+        raise KeyError("mine")
+
+    witness = ask()
+
+    for _ in range(100 * SECONDS):  # the engine's thread lets go of its part a little later
+        gc.collect()
+        if witness() is None:
+            break
+        time.sleep(0.01)
+    assert witness() is None
 
 
 def test_a_refused_request_leaves_the_others_alone(

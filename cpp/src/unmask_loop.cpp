@@ -15,7 +15,7 @@ constexpr std::int64_t usual_refresh_tokens = 16;
 CacheMode best_cache(const PackageInfo& package, const Canvas& canvas) noexcept {
   if (package.attention == AttentionKind::block_causal) return CacheMode::dual;
   const std::int64_t block_length = canvas.block(0).length();
-  return (canvas.length() - block_length) * 4 <= block_length ? CacheMode::none : CacheMode::dual;
+  return (canvas.length() - block_length) * 8 <= block_length ? CacheMode::none : CacheMode::dual;
 }
 
 GenerationConfig resolved(GenerationConfig config, const PackageInfo& package,

@@ -29,9 +29,7 @@ BYTES_PER_WEIGHT = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.67}
 AGREEMENT = {"fp16": 0.95, "bf16": 0.9, "int8": 0.7, "int4": 0.4}  # of a random network, at least
 # Wide enough that scales and alignment weigh little; head and embedding are 2/7 of the weights.
 WIDE: dict[str, Any] = {"d_model": 256, "mlp_hidden_size": 512, "embedding_size": 1024}
-TIED: dict[str, Any] = {"n_layers": 1, "weight_tying": True, "n_kv_heads": 2} | {
-    "include_qkv_bias": True
-}
+TIED: dict[str, Any] = {
     "n_layers": 1,
     "weight_tying": True,
     "n_kv_heads": 2,

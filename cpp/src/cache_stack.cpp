@@ -34,14 +34,15 @@ void CacheStack::gather(std::span<const Entry> entries) {
   count_ = std::ssize(entries);
   const std::int64_t length = entries[0].cache->length(entries[0].past);
   const auto bytes = static_cast<std::int64_t>(size_of(type_)) * num_kv_heads_ * length * head_dim_;
-  if (count_ > most_ || num_tensors_ * most_ * bytes > capacity_) {
-    most_ = std::max(most_, count_);
-    capacity_ = num_tensors_ * most_ * bytes;
-    memory_.reset();  // never hold both
-    memory_ = session_->allocate_cache(static_cast<std::size_t>(capacity_));
+  const std::int64_t most = std::max(most_, count_);
+  if (most != most_ || length != length_) places_.clear();
+  most_ = most;
+  if (!memory_ || num_tensors_ * most * bytes > capacity_) {
     places_.clear();
+    memory_.reset();  // never hold both
+    capacity_ = num_tensors_ * most * bytes;
+    memory_ = session_->allocate_cache(static_cast<std::size_t>(capacity_));
   }
-  if (length != length_) places_.clear();
   length_ = length;
   places_.resize(static_cast<std::size_t>(most_));
   if (bytes == 0) return;

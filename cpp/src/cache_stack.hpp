@@ -27,8 +27,6 @@ class CacheStack {
   void gather(std::span<const Entry> entries);
   /// [n, kv heads, length, head dim] of what was gathered. tensor: as in BlockCache.
   [[nodiscard]] TensorView view(std::int64_t tensor) noexcept;
-  /// Bytes for so many requests of so many rows.
-  [[nodiscard]] std::int64_t bytes() const noexcept { return capacity_; }
 
  private:
   struct Place {

@@ -117,7 +117,13 @@ void require_supported(const PackageInfo& package) {
 struct Engine::State {
   State(PackageInfo package, std::unique_ptr<Session> session, const EngineLimits& limits)
       : scheduler(std::make_shared<Scheduler>(std::move(package), std::move(session), limits)) {}
-  ~State() { scheduler->stop(); }
+  ~State() {
+    if (scheduler->is_forked()) {
+      new std::shared_ptr<Scheduler>(std::move(scheduler));  // its threads are not here to be ended
+    } else {
+      scheduler->stop();
+    }
+  }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
 

@@ -56,6 +56,7 @@ std::int64_t Scheduler::bytes_of(const UnmaskLoop& loop) const noexcept {
 
 std::shared_ptr<Job> Scheduler::submit(std::unique_ptr<UnmaskLoop> loop,
                                        std::function<void()> on_done) {
+  require_own_process();
   auto job = std::make_shared<Job>(serving_);
   job->bytes = bytes_of(*loop);
   if (job->bytes > limits_.cache_bytes) {
@@ -79,6 +80,7 @@ std::shared_ptr<Job> Scheduler::submit(std::unique_ptr<UnmaskLoop> loop,
 
 void Scheduler::between_passes(const std::function<void(Model&)>& call) {
   require_other_thread();
+  require_own_process();
   std::packaged_task<void()> task([&] { call(model_); });
   std::future<void> done = task.get_future();
   {
@@ -94,7 +96,23 @@ void Scheduler::between_passes(const std::function<void(Model&)>& call) {
 // it works on alive.
 void Scheduler::start_thread() {
   if (stopping_) throw Error(ErrorCode::bad_config, "the engine is being destroyed");
-  if (!thread_.joinable()) thread_ = std::thread([self = shared_from_this()] { self->serve(); });
+  if (thread_.joinable()) return;
+  process_ = getpid();
+  thread_ = std::thread([self = shared_from_this()] { self->serve(); });
+}
+
+bool Scheduler::is_forked() const noexcept {
+  const pid_t process = process_.load();
+  return process != 0 && process != getpid();
+}
+
+// Nobody would serve, and perhaps nobody will unlock the mutex.
+void Scheduler::require_own_process() const {
+  if (is_forked()) {
+    throw Error(ErrorCode::bad_config,
+                "the engine has served requests before this process was forked; expected an engine "
+                "of its own, or to be forked before the first request");
+  }
 }
 
 void Scheduler::stop() noexcept {

@@ -1,6 +1,8 @@
 // Who runs next: many requests, one model, a graph run at a time.
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -61,6 +63,9 @@ class Scheduler : public std::enable_shared_from_this<Scheduler> {
   /// Ends every request with abort and waits for the thread, unless that is who calls.
   void stop() noexcept;
 
+  /// Whether this process was forked from the engine's: it has none of its threads, and must not
+  /// wait for them.
+  [[nodiscard]] bool is_forked() const noexcept;
   /// Errors: Error{bad_config} on the serving thread, which must not wait for itself.
   void require_other_thread() const { fastdllm::require_other_thread(*serving_); }
   [[nodiscard]] const Model& model() const noexcept { return model_; }
@@ -69,6 +74,7 @@ class Scheduler : public std::enable_shared_from_this<Scheduler> {
   using Jobs = std::vector<std::shared_ptr<Job>>;
 
   void start_thread();
+  void require_own_process() const;
   void serve();
   void admit();
   void step();
@@ -100,6 +106,7 @@ class Scheduler : public std::enable_shared_from_this<Scheduler> {
   std::deque<std::packaged_task<void()>> calls_;
   bool stopping_ = false;
   std::thread thread_;
+  std::atomic<pid_t> process_{0};  // that the thread is of, 0 = it has not started
   std::shared_ptr<ServingThread> serving_ = std::make_shared<ServingThread>();
 };
 

@@ -15,7 +15,7 @@ constexpr std::int64_t usual_refresh_tokens = 16;
 CacheMode best_cache(const PackageInfo& package, const Canvas& canvas) noexcept {
   if (package.attention == AttentionKind::block_causal) return CacheMode::dual;
   const std::int64_t block_length = canvas.block(0).length();
-  return (canvas.length() - block_length) * 4 <= block_length ? CacheMode::none : CacheMode::dual;
+  return (canvas.length() - block_length) * 8 <= block_length ? CacheMode::none : CacheMode::dual;
 }
 
 GenerationConfig resolved(GenerationConfig config, const PackageInfo& package,
@@ -132,7 +132,8 @@ void UnmaskLoop::enter_block(std::int64_t number) {
     }
     // The row before a position may be what predicts it.
     block_.start = std::max<std::int64_t>(masked[0] - package_.logits_shift, 0);
-    block_.end = std::min(masked[0] + *config_.deferred_window, canvas_.length());
+    const std::int64_t rest = canvas_.length() - masked[0];
+    block_.end = masked[0] + std::min(*config_.deferred_window, rest);
   } else {
     if (number == canvas_.num_blocks()) {
       ended_ = FinishReason::length;

@@ -47,7 +47,10 @@ def add_tune(command: argparse.ArgumentParser) -> None:
 
 
 def run_tune(options: argparse.Namespace) -> int:
-    """Sweep, print the table and the recommendation, write what was asked for."""
+    """Sweep, print the table and the recommendation, write what was asked for.
+
+    Ctrl-C ends the sweep: what was measured until then is reported, and 130 returned.
+    """
     from fastdllm.llm import LLM
     from fastdllm.problems import read_problems
     from fastdllm.tune_plot import draw
@@ -63,8 +66,9 @@ def run_tune(options: argparse.Namespace) -> int:
         block_length=block_length,
     )
     progress = _Progress(settings, len(problems))
+    code = 0
     try:
-        outcomes = tune.sweep(
+        tune.sweep(
             llm,
             problems,
             settings,
@@ -72,8 +76,13 @@ def run_tune(options: argparse.Namespace) -> int:
             on_progress=progress.show,
             on_outcome=progress.tell,
         )
+    except KeyboardInterrupt:
+        if not progress.outcomes:
+            raise
+        code = 130
     finally:
         progress.clear()
+    outcomes = progress.outcomes
     front = tune.pareto_front(outcomes)
     chosen = tune.recommended(outcomes, options.tolerance)
     fastest = max(
@@ -95,12 +104,12 @@ def run_tune(options: argparse.Namespace) -> int:
     if options.output is not None:
         options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if options.plot is not None:
-        title = f"{options.package.resolve().name}: {len(problems)} problems, {scored}"
+        title = f"{options.package.absolute().name}: {len(problems)} problems, {scored}"
         drawing = draw(outcomes, title=title, tolerance=options.tolerance)
         options.plot.write_text(drawing, encoding="utf-8")
     if options.json:
         print(json.dumps(found, indent=1))
-        return 0
+        return code
     print(
         f"{llm.engine.backend}, {len(problems)} problems, up to {options.max_new_tokens} new tokens"
         f" in blocks of {block_length}"
@@ -113,7 +122,7 @@ def run_tune(options: argparse.Namespace) -> int:
     )
     if fastest is not chosen:
         print(f"most tokens/s of those: {fastest.setting.options}")
-    return 0
+    return code
 
 
 def _policy(text: str) -> tuple[str, tuple[float, ...]]:
@@ -160,7 +169,7 @@ class _Progress:
     def __init__(self, settings: list[tune.Setting], problems: int) -> None:
         self._settings = settings
         self._problems = problems
-        self._done = 0
+        self.outcomes: list[tune.Outcome] = []
         self._live = sys.stderr is not None and sys.stderr.isatty()
 
     def show(self, index: int, answers: int) -> None:
@@ -171,11 +180,11 @@ class _Progress:
             sys.stderr.flush()
 
     def tell(self, outcome: tune.Outcome) -> None:
-        """Say what a setting did."""
-        self._done += 1
+        """Keep what a setting did, and say it."""
+        self.outcomes.append(outcome)
         if not self._live and sys.stderr is not None:
             print(
-                f"[{self._done}/{len(self._settings)}] {outcome.setting.name}:"
+                f"[{len(self.outcomes)}/{len(self._settings)}] {outcome.setting.name}:"
                 f" {100 * outcome.quality:.1f} %, {outcome.passes_per_answer:.2f} passes",
                 file=sys.stderr,
                 flush=True,

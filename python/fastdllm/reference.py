@@ -100,7 +100,7 @@ class _Decoder:
         if self.cache == "auto":  # a refresh should leave more to compute than the block's own rows
             block = min(self.length, self.end - self.start)
             outside = self.end - block
-            self.cache = "none" if not self.causal and outside * 4 <= block else "dual"
+            self.cache = "none" if not self.causal and outside * 8 <= block else "dual"
         self.refresh_tokens = config.refresh_tokens
         if config.deferred_window is not None and self.refresh_tokens is None:
             self.refresh_tokens = 16

@@ -9,7 +9,7 @@ from html import escape
 from fastdllm.tune import CAREFUL, Outcome, pareto_front, recommended
 
 WIDTH, HEIGHT = 760, 440
-LEFT, RIGHT, TOP, BOTTOM = 70, 570, 56, 380  # the frame
+LEFT, RIGHT, TOP, BOTTOM = 86, 574, 56, 380  # the frame
 LEGEND = RIGHT + 24
 COLOURS = {  # told apart by colour-blind eyes too (Okabe and Ito)
     CAREFUL: "#333333",
@@ -32,7 +32,7 @@ text { font: 12px sans-serif; fill: #222 }
 .grid { stroke: #e4e4e4 }
 .frame { stroke: #666; fill: none }
 .front { stroke: #999; fill: none; stroke-dasharray: 5 4 }
-.point { stroke: #fff; stroke-width: 1; fill-opacity: .85 }
+.point { stroke: #fff; stroke-width: 1; fill-opacity: .75 }
 .chosen { stroke: #c00; stroke-width: 2; fill: none }
 """
 
@@ -75,8 +75,8 @@ def draw(outcomes: Sequence[Outcome], *, title: str, tolerance: float) -> str:
     )
     middle = 'text-anchor="middle"'
     drawn.append(_text((LEFT + RIGHT) / 2, BOTTOM + 42, "passes per answer", middle))
-    turned = f'{middle} transform="rotate(-90 18 {(TOP + BOTTOM) / 2:g})"'
-    drawn.append(_text(18, (TOP + BOTTOM) / 2, "quality", turned))
+    turned = f'{middle} transform="rotate(-90 22 {(TOP + BOTTOM) / 2:g})"'
+    drawn.append(_text(22, (TOP + BOTTOM) / 2, "quality", turned))
 
     corners = [f"{one_x:.1f} {one_y:.1f}" for one_x, one_y in map(at, pareto_front(outcomes))]
     drawn.append(f'<path class="front" d="M{"L".join(corners)}"/>')

@@ -352,3 +352,35 @@ def test_a_process_may_leave_with_requests_under_way(how: str, package_of: Packa
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
+
+
+FORKED = """
+import os, sys, fastdllm
+engine = fastdllm.Engine(sys.argv[1], threads=1)
+config = fastdllm.GenerationConfig(max_new_tokens=4)
+engine.generate([1, 2, 3], config)
+child = os.fork()
+if child == 0:
+    try:
+        engine.generate([1, 2, 3], config)
+    except fastdllm.ConfigError as error:
+        print(error, flush=True)
+    del engine
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(len(engine.generate([1, 2, 3], config).token_ids))
+"""
+
+
+def test_a_forked_process_is_told_that_nobody_serves_there(package_of: PackageOf) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, package_of("llada-mha")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    told, answered = done.stdout.splitlines()
+    assert told.startswith("the engine has served requests before this process was forked")
+    assert (answered, done.stderr) == ("4", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,32 @@ def test_the_command_prints_writes_and_draws(
     drawn = ElementTree.fromstring(plot.read_text("utf-8"))
     tooltips = [title.text or "" for title in drawn.findall(f"{SVG}path/{SVG}title")]
     assert [text.partition(":")[0] for text in tooltips] == names
+
+
+def test_ctrl_c_ends_the_sweep_with_what_was_measured(
+    package_of: PackageOf,
+    first_problems: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = [str(package_of("tiny_math")), str(first_problems), "--json"]
+
+    def interrupted_after(*measured: Outcome) -> None:
+        def sweep(*_: Any, on_outcome: Callable[[Outcome], None], **__: Any) -> None:
+            for one in measured:
+                on_outcome(one)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("fastdllm.tune.sweep", sweep)
+
+    interrupted_after(outcome("threshold 0.9", quality=1.0, passes=20))
+    assert cli.main(["tune", *arguments]) == 130
+    found = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in found["settings"]] == ["threshold 0.9, dual"]
+
+    interrupted_after()
+    assert cli.main(["tune", *arguments]) == 130
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ enum class StopAt {
 enum class FinishReason {
   stop,    ///< a stop token, with every position before it filled
   length,  ///< max_new_tokens
-  abort,   ///< the commit callback asked for it
+  abort,   ///< the commit callback asked for it, or it was cancelled, or its engine destroyed
 };
 
 [[nodiscard]] std::string_view name_of(CacheMode mode) noexcept;
@@ -124,7 +124,7 @@ struct CommitEvent {
   std::span<const double> confidences;      ///< probabilities of the tokens, one per position
 };
 
-/// Called after every pass over a block on the generating thread; false ends the generation with
+/// Called after every pass over a block, on the engine's thread; false ends the generation with
 /// `abort`.
 using CommitCallback = std::function<bool(const CommitEvent&)>;
 
@@ -134,8 +134,8 @@ struct GenerationStats {
   std::int64_t reused_rows = 0;          ///< prompt rows whose K/V an earlier request had left
   std::int64_t rows_computed = 0;        ///< rows fed to the graph, guidance rows included
   std::int64_t logit_rows_computed = 0;  ///< rows whose logits were computed, likewise
-  double graph_seconds = 0.0;            ///< inside the backend's runs
-  double total_seconds = 0.0;            ///< the whole call
+  double graph_seconds = 0.0;            ///< inside the backend's runs, shared ones in full
+  double total_seconds = 0.0;            ///< from the call on, with what others took
   std::int64_t cache_bytes = 0;          ///< K/V held by this request's block cache
 };
 

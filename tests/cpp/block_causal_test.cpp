@@ -14,31 +14,14 @@ namespace {
 using Ids = std::vector<std::int32_t>;
 using Rows = std::vector<std::int64_t>;
 
-struct Scripted {
-  explicit Scripted(const PackageInfo& package, ScriptedSession::Script script = {})
-      : Scripted(package, std::make_unique<ScriptedSession>(package), std::move(script)) {}
-  Scripted(const PackageInfo& package, std::unique_ptr<ScriptedSession> made,
-           ScriptedSession::Script script)
-      : session(made.get()), engine(package, std::move(made)) {
-    if (script) session->script = std::move(script);
-  }
-  ScriptedSession* session;
-  Engine engine;
-};
-
 Rows range(std::int64_t start, std::int64_t end) {
   Rows rows(static_cast<std::size_t>(end - start));
   std::iota(rows.begin(), rows.end(), start);
   return rows;
 }
 
-// The token that a row predicts is its own position, modulo ten; left rows are surer.
-Answer own_position(std::int64_t, std::int64_t position) {
-  return {.token_id = position % 10, .confidence = 0.8 - 0.001 * static_cast<double>(position)};
-}
-
 TEST(BlockCausal, APromptGoesAlongWithTheFirstPassAndSeesByBlock) {
-  Scripted s(block_causal_package(), own_position);
+  Scripted s(block_causal_package());
   const auto result = s.engine.generate(Ids{1, 1, 1, 1, 1}, {.max_new_tokens = 3});
   EXPECT_EQ(result.token_ids, (Ids{5, 6, 7}));
   EXPECT_EQ(result.num_passes, 3);
@@ -56,7 +39,7 @@ TEST(BlockCausal, APromptGoesAlongWithTheFirstPassAndSeesByBlock) {
 }
 
 TEST(BlockCausal, AFinishedBlockIsCommittedByTheNextOnesFirstPass) {
-  Scripted s(block_causal_package(), own_position);
+  Scripted s(block_causal_package());
   const auto result =
       s.engine.generate(Ids{1, 1, 1, 1}, {.max_new_tokens = 8, .steps_per_block = 1});
   EXPECT_EQ(result.num_passes, 2);
@@ -67,7 +50,7 @@ TEST(BlockCausal, AFinishedBlockIsCommittedByTheNextOnesFirstPass) {
 }
 
 TEST(BlockCausal, WithoutCacheEveryPassRecomputesWhatTheBlockSees) {
-  Scripted s(block_causal_package(), own_position);
+  Scripted s(block_causal_package());
   static_cast<void>(
       s.engine.generate(Ids{1, 1, 1, 1, 1}, {.max_new_tokens = 3, .cache = CacheMode::none}));
   for (const RecordedPass& pass : s.session->passes) {
@@ -78,7 +61,7 @@ TEST(BlockCausal, WithoutCacheEveryPassRecomputesWhatTheBlockSees) {
 }
 
 TEST(BlockCausal, EndsWhenTheTokensAskedForAreThere) {
-  Scripted s(block_causal_package(), own_position);
+  Scripted s(block_causal_package());
   const auto result = s.engine.generate(Ids{1}, {.max_new_tokens = 1});
   EXPECT_EQ(result.token_ids, (Ids{1}));
   EXPECT_EQ(result.num_passes, 1);
@@ -86,7 +69,7 @@ TEST(BlockCausal, EndsWhenTheTokensAskedForAreThere) {
 }
 
 TEST(BlockCausal, TheNextTurnComputesOnlyWhatIsNew) {
-  Scripted s(block_causal_package(), own_position);
+  Scripted s(block_causal_package());
   const Ids first(6, 1);
   const auto answer = s.engine.generate(first, {.max_new_tokens = 8, .steps_per_block = 1});
   Ids second = first;
@@ -100,7 +83,7 @@ TEST(BlockCausal, TheNextTurnComputesOnlyWhatIsNew) {
 }
 
 TEST(BlockCausal, AnotherPromptOrBlockLengthReusesNothing) {
-  Scripted s(block_causal_package(), own_position);
+  Scripted s(block_causal_package());
   static_cast<void>(s.engine.generate(Ids(9, 1), {.max_new_tokens = 4}));
   Ids other(9, 1);
   other[2] = 3;
@@ -110,7 +93,7 @@ TEST(BlockCausal, AnotherPromptOrBlockLengthReusesNothing) {
 }
 
 TEST(BlockCausal, ALongSharedBeginningIsKeptAndTheRestDropped) {
-  Scripted s(block_causal_package(), own_position);
+  Scripted s(block_causal_package());
   static_cast<void>(s.engine.generate(Ids(200, 1), {.max_new_tokens = 4}));
   Ids other(200, 1);
   other[150] = 3;
@@ -124,7 +107,7 @@ TEST(BlockCausal, ALongSharedBeginningIsKeptAndTheRestDropped) {
 }
 
 TEST(BlockCausal, AFailedPassLeavesWhatWasCommitted) {
-  Scripted s(block_causal_package(), own_position);
+  Scripted s(block_causal_package());
   static_cast<void>(s.engine.generate(Ids(9, 1), {.max_new_tokens = 8}));
   s.session->script = [](auto, auto) { return Answer{.token_id = mask_id}; };
   EXPECT_THROW(static_cast<void>(s.engine.generate(Ids(9, 1), {.max_new_tokens = 8})), Error);

@@ -18,24 +18,6 @@ namespace {
 using Ids = std::vector<std::int32_t>;
 using Rows = std::vector<std::int64_t>;
 
-// The token that a row predicts is its own position, modulo ten; left rows are surer.
-Answer own_position(std::int64_t, std::int64_t position) {
-  return {.token_id = position % 10, .confidence = 0.8 - 0.001 * static_cast<double>(position)};
-}
-
-struct Scripted {
-  explicit Scripted(const EngineLimits& limits = {},
-                    const PackageInfo& package = scripted_package())
-      : Scripted(limits, package, std::make_unique<ScriptedSession>(package)) {}
-  Scripted(const EngineLimits& limits, const PackageInfo& package,
-           std::unique_ptr<ScriptedSession> made)
-      : session(made.get()), engine(package, std::move(made), limits) {
-    session->script = own_position;
-  }
-  ScriptedSession* session;
-  Engine engine;
-};
-
 Ids prompt(std::size_t length) {
   return Ids(length, 1);
 }
@@ -304,7 +286,7 @@ TEST(Scheduler, TheEnginesOwnThreadMustNotWaitForIt) {
 }
 
 TEST(Scheduler, ConversationsOfABlockCausalModelKeepTheirRowsSideBySide) {
-  Scripted s({}, block_causal_package());
+  Scripted s(block_causal_package());
   const GenerationConfig config{.max_new_tokens = 8, .threshold = 0.1};
   Ids one = prompt(8);
   Ids two(8, 2);

@@ -8,9 +8,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fastdllm/backend.hpp"
+#include "fastdllm/engine.hpp"
 #include "fastdllm/package.hpp"
 
 namespace fastdllm::testing {
@@ -107,6 +109,30 @@ class ScriptedSession final : public Session {
 
   std::vector<std::optional<TensorView>> in_, out_;
   std::int64_t num_layers_;
+};
+
+/// The token that a row predicts is its own position, modulo ten; left rows are surer.
+[[nodiscard]] inline Answer own_position(std::int64_t, std::int64_t position) {
+  return {.token_id = position % 10, .confidence = 0.8 - 0.001 * static_cast<double>(position)};
+}
+
+/// An engine and the session behind it.
+struct Scripted {
+  explicit Scripted(const PackageInfo& package = scripted_package(),
+                    ScriptedSession::Script script = own_position, const EngineLimits& limits = {})
+      : Scripted(package, std::make_unique<ScriptedSession>(package), std::move(script), limits) {}
+  explicit Scripted(const EngineLimits& limits)
+      : Scripted(scripted_package(), own_position, limits) {}
+
+  ScriptedSession* session;
+  Engine engine;
+
+ private:
+  Scripted(const PackageInfo& package, std::unique_ptr<ScriptedSession> made,
+           ScriptedSession::Script script, const EngineLimits& limits)
+      : session(made.get()), engine(package, std::move(made), limits) {
+    if (script) session->script = std::move(script);  // {}: every row proposes 3
+  }
 };
 
 }  // namespace fastdllm::testing

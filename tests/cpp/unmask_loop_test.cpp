@@ -16,18 +16,6 @@ using Rows = std::vector<std::int64_t>;
 
 constexpr CacheMode all_caches[] = {CacheMode::none, CacheMode::prefix, CacheMode::dual};
 
-struct Scripted {
-  ScriptedSession* session;
-  Engine engine;
-};
-
-Scripted scripted_engine(ScriptedSession::Script script = {}) {
-  auto session = std::make_unique<ScriptedSession>();
-  ScriptedSession* view = session.get();
-  if (script) session->script = std::move(script);
-  return {view, Engine(scripted_package(), std::move(session))};
-}
-
 Rows range(std::int64_t start, std::int64_t end) {
   Rows rows(static_cast<std::size_t>(end - start));
   std::iota(rows.begin(), rows.end(), start);
@@ -40,7 +28,7 @@ Answer left_to_right(std::int64_t, std::int64_t position) {
 }
 
 TEST(UnmaskLoop, CommitsOneTokenPerPassMostConfidentFirst) {
-  Scripted s = scripted_engine(left_to_right);
+  Scripted s(scripted_package(), left_to_right);
   const Ids prompt{1, 2};
   const auto result = s.engine.generate(prompt, {.max_new_tokens = 4, .block_length = 2});
   EXPECT_EQ(result.token_ids, (Ids{2, 3, 4, 5}));
@@ -51,7 +39,7 @@ TEST(UnmaskLoop, CommitsOneTokenPerPassMostConfidentFirst) {
 }
 
 TEST(UnmaskLoop, NearCertaintyThePositionsAreStillRanked) {
-  Scripted s = scripted_engine([](std::int64_t, std::int64_t position) {
+  Scripted s(scripted_package(), [](std::int64_t, std::int64_t position) {
     return Answer{.confidence = 1.0 - 1e-9 * static_cast<double>(8 - position)};
   });
   Ids order;
@@ -63,7 +51,7 @@ TEST(UnmaskLoop, NearCertaintyThePositionsAreStillRanked) {
 }
 
 TEST(UnmaskLoop, ABlockFinishedByItsRefreshCostsNoFurtherPass) {
-  Scripted s = scripted_engine([](auto, auto) { return Answer{.confidence = 0.95F}; });
+  Scripted s(scripted_package(), [](auto, auto) { return Answer{.confidence = 0.95F}; });
   const auto result =
       s.engine.generate({}, {.max_new_tokens = 8, .block_length = 4, .threshold = 0.9});
   EXPECT_EQ(result.num_passes, 2);
@@ -72,7 +60,7 @@ TEST(UnmaskLoop, ABlockFinishedByItsRefreshCostsNoFurtherPass) {
 }
 
 TEST(UnmaskLoop, DualStepsSeeTheRowsAroundTheBlockAsTheRefreshLeftThem) {
-  Scripted s = scripted_engine(left_to_right);
+  Scripted s(scripted_package(), left_to_right);
   const Ids prompt{1, 2, 3};
   const auto result =
       s.engine.generate(prompt, {.max_new_tokens = 6, .block_length = 2, .cache = CacheMode::dual});
@@ -104,7 +92,7 @@ TEST(UnmaskLoop, DualStepSeesPrefixAndSuffix) {
 }
 
 TEST(UnmaskLoop, PrefixStepsFeedTheBlockAndEverythingAfterIt) {
-  Scripted s = scripted_engine(left_to_right);
+  Scripted s(scripted_package(), left_to_right);
   const auto result = s.engine.generate(
       Ids{1, 2, 3}, {.max_new_tokens = 4, .block_length = 2, .cache = CacheMode::prefix});
   ASSERT_EQ(result.num_passes, 4);
@@ -115,7 +103,7 @@ TEST(UnmaskLoop, PrefixStepsFeedTheBlockAndEverythingAfterIt) {
 }
 
 TEST(UnmaskLoop, WithoutCacheEveryPassFeedsTheWholeCanvas) {
-  Scripted s = scripted_engine(left_to_right);
+  Scripted s(scripted_package(), left_to_right);
   const auto result =
       s.engine.generate(Ids{1}, {.max_new_tokens = 4, .block_length = 2, .cache = CacheMode::none});
   EXPECT_EQ(result.stats.rows_computed, 4 * 5);
@@ -124,7 +112,7 @@ TEST(UnmaskLoop, WithoutCacheEveryPassFeedsTheWholeCanvas) {
 }
 
 TEST(UnmaskLoop, FeedsCommittedTokensBack) {
-  Scripted s = scripted_engine(left_to_right);
+  Scripted s(scripted_package(), left_to_right);
   static_cast<void>(s.engine.generate(Ids{7}, {.max_new_tokens = 2, .cache = CacheMode::none}));
   EXPECT_EQ(s.session->passes[1].ids, (Rows{7, 1, mask_id}));
 }
@@ -136,7 +124,7 @@ TEST(UnmaskLoop, AnyLengthsFillEveryPositionWithoutTheMask) {
         for (const std::int64_t block_length : {1, 5, 32, 100}) {
           for (const std::optional<std::int64_t> steps :
                {std::optional<std::int64_t>{}, {1}, {9}}) {
-            Scripted s = scripted_engine(left_to_right);
+            Scripted s(scripted_package(), left_to_right);
             const auto result = s.engine.generate(Ids(static_cast<std::size_t>(prompt_length), 1),
                                                   {.max_new_tokens = new_tokens,
                                                    .block_length = block_length,
@@ -158,7 +146,7 @@ Answer end_at_five(std::int64_t, std::int64_t position) {
 }
 
 TEST(UnmaskLoop, StopsOnceEverythingBeforeTheEndOfTextIsFilled) {
-  Scripted s = scripted_engine(end_at_five);
+  Scripted s(scripted_package(), end_at_five);
   const GenerationConfig config{.max_new_tokens = 32, .block_length = 8};
   const auto result = s.engine.generate({}, config);
   EXPECT_EQ(result.token_ids, (Ids{1, 1, 1, 1, 1, eos_id}));
@@ -175,7 +163,7 @@ TEST(UnmaskLoop, StopsOnceEverythingBeforeTheEndOfTextIsFilled) {
 }
 
 TEST(UnmaskLoop, EventsReconstructTheResult) {
-  Scripted s = scripted_engine(left_to_right);
+  Scripted s(scripted_package(), left_to_right);
   Ids rebuilt(7, mask_id);
   std::int64_t step = 0;
   std::vector<bool> finished;
@@ -200,7 +188,7 @@ TEST(UnmaskLoop, EventsReconstructTheResult) {
 }
 
 TEST(UnmaskLoop, AbortKeepsTheFilledBeginning) {
-  Scripted s = scripted_engine(left_to_right);
+  Scripted s(scripted_package(), left_to_right);
   const auto result = s.engine.generate({}, {.max_new_tokens = 8},
                                         [](const CommitEvent& event) { return event.step < 2; });
   EXPECT_EQ(result.finish_reason, FinishReason::abort);
@@ -208,7 +196,7 @@ TEST(UnmaskLoop, AbortKeepsTheFilledBeginning) {
 }
 
 TEST(UnmaskLoop, NaNIsNamedAndTheEngineStaysUsable) {
-  Scripted s = scripted_engine([](std::int64_t pass, std::int64_t position) {
+  Scripted s(scripted_package(), [](std::int64_t pass, std::int64_t position) {
     const bool bad = pass == 1 && position == 4;
     return Answer{.confidence = bad ? std::numeric_limits<float>::quiet_NaN() : 0.5F};
   });
@@ -225,13 +213,13 @@ TEST(UnmaskLoop, NaNIsNamedAndTheEngineStaysUsable) {
 }
 
 TEST(UnmaskLoop, AModelThatProposesTheMaskIsAnError) {
-  Scripted s = scripted_engine([](auto, auto) { return Answer{.token_id = mask_id}; });
+  Scripted s(scripted_package(), [](auto, auto) { return Answer{.token_id = mask_id}; });
   EXPECT_THROW(static_cast<void>(s.engine.generate({}, {.max_new_tokens = 2})), Error);
 }
 
 TEST(UnmaskLoop, RandomRemaskingDependsOnTheSeedOnly) {
   const auto order = [](std::uint64_t seed) {
-    Scripted s = scripted_engine(left_to_right);
+    Scripted s(scripted_package(), left_to_right);
     Ids positions;
     static_cast<void>(
         s.engine.generate({}, {.max_new_tokens = 16, .remasking = Remasking::random, .seed = seed},
@@ -250,7 +238,7 @@ float favourite_is_position(std::int64_t row, std::int64_t position, std::int64_
 }
 
 TEST(UnmaskLoop, GuidanceFeedsASecondRowWithTheMaskedPromptAndMovesAwayFromIt) {
-  Scripted s = scripted_engine();
+  Scripted s(scripted_package(), {});
   s.session->logit_script = favourite_is_position;
   const auto result = s.engine.generate(Ids{8, 8}, {.max_new_tokens = 2, .cfg_scale = 1.0});
   EXPECT_EQ(result.token_ids, (Ids{2, 3}));
@@ -263,7 +251,7 @@ TEST(UnmaskLoop, GuidanceFeedsASecondRowWithTheMaskedPromptAndMovesAwayFromIt) {
 
 TEST(UnmaskLoop, SamplingGivesTheSameTokensForTheSameSeed) {
   const auto sample = [](std::uint64_t seed) {
-    Scripted s = scripted_engine();
+    Scripted s(scripted_package(), {});
     s.session->logit_script = [](auto, auto, auto) { return 0.0F; };
     return s.engine.generate({}, {.max_new_tokens = 32, .temperature = 1.0, .seed = seed})
         .token_ids;
@@ -276,7 +264,7 @@ TEST(UnmaskLoop, SamplingGivesTheSameTokensForTheSameSeed) {
 
 TEST(UnmaskLoop, NothingOfAFormerRequestIsAttendedTo) {
   for (const CacheMode cache : {CacheMode::prefix, CacheMode::dual}) {
-    Scripted s = scripted_engine(left_to_right);
+    Scripted s(scripted_package(), left_to_right);
     static_cast<void>(s.engine.generate(Ids(8, 1), {.max_new_tokens = 8, .cache = cache}));
     s.session->passes.clear();
     static_cast<void>(s.engine.generate({}, {.max_new_tokens = 4, .cache = cache}));
@@ -285,7 +273,7 @@ TEST(UnmaskLoop, NothingOfAFormerRequestIsAttendedTo) {
 }
 
 TEST(UnmaskLoop, TheLastEventOfABlockSaysThatItIsFinished) {
-  Scripted s = scripted_engine(end_at_five);
+  Scripted s(scripted_package(), end_at_five);
   std::vector<bool> finished;
   static_cast<void>(s.engine.generate({}, {.max_new_tokens = 32, .block_length = 8},
                                       [&](const CommitEvent& event) {

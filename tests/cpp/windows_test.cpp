@@ -13,21 +13,6 @@ namespace {
 using Ids = std::vector<std::int32_t>;
 using Rows = std::vector<std::int64_t>;
 
-Answer own_position(std::int64_t, std::int64_t position) {
-  return {.token_id = position % 10, .confidence = 0.8 - 0.001 * static_cast<double>(position)};
-}
-
-struct Scripted {
-  explicit Scripted(const PackageInfo& package = scripted_package())
-      : Scripted(package, std::make_unique<ScriptedSession>(package)) {}
-  Scripted(const PackageInfo& package, std::unique_ptr<ScriptedSession> made)
-      : session(made.get()), engine(package, std::move(made)) {
-    session->script = own_position;
-  }
-  ScriptedSession* session;
-  Engine engine;
-};
-
 TEST(SuffixWindow, PassesFeedTheNextMasksAndTheLastOne) {
   const auto passes_of = [](CacheMode cache) {
     Scripted s;

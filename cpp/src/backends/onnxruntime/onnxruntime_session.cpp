@@ -59,8 +59,8 @@ std::vector<TensorSpec> specs_of(const Ort::Session& session, bool inputs) {
 
 class HostMemory final : public Memory {
  public:
-  // One byte at least: an empty tensor still needs an address. Not filled: rows that an answer never
-  // comes to are never touched.
+  // One byte at least: an empty tensor still needs an address. Not filled: rows that an answer
+  // never comes to are never touched.
   explicit HostMemory(std::size_t bytes)
       : bytes_(std::make_unique_for_overwrite<std::byte[]>(bytes == 0 ? 1 : bytes)) {}
   void* data() noexcept override { return bytes_.get(); }

@@ -31,6 +31,7 @@ MODES: dict[str, dict[str, Any]] = {
     "dual + threshold 0.9": {"cache": "dual", "threshold": 0.9},
 }
 NEW_TOKENS, SHORT_TOKENS, LONG_TOKENS = 64, 32, 256
+UNDER_WAY = 64  # passes of the long request before the short one comes
 
 
 class Load:
@@ -128,7 +129,7 @@ def seconds_beside(
     started = threading.Event()
 
     def note(event: CommitEvent) -> None:
-        if event.step == 8:
+        if event.step == UNDER_WAY:
             started.set()
 
     running = engine.submit(ids, long, note)

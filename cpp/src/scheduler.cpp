@@ -11,8 +11,8 @@
 namespace fastdllm {
 namespace {
 
-// Requests of much more service than the next one's do not join its pass: they would slow it.
-constexpr std::int64_t peers = 4;
+// Requests of more than this times the next one's size do not join its pass: they would slow it.
+constexpr double peers = 2.0;
 // A request is next when this many times the rows it wants were computed for others.
 constexpr std::int64_t patience = 8;
 
@@ -59,6 +59,7 @@ std::shared_ptr<Job> Scheduler::submit(std::unique_ptr<UnmaskLoop> loop,
   require_own_process();
   auto job = std::make_shared<Job>(serving_);
   job->bytes = bytes_of(*loop);
+  job->size = loop->most_rows();
   if (job->bytes > limits_.cache_bytes) {
     throw Error(ErrorCode::bad_config,
                 concat("the request may need ", job->bytes, " bytes of cache for ",
@@ -262,9 +263,9 @@ Job* Scheduler::choose() {
 
 void Scheduler::form_group(Job& first) {
   group_.assign(1, &first);
-  const std::int64_t most = peers * (first.served + rows_of(first));
+  const double most = peers * first.size;
   for (const std::shared_ptr<Job>& job : running_) {
-    if (job.get() != &first && job->served <= most && Model::can_share(*first.feed, *job->feed)) {
+    if (job.get() != &first && job->size <= most && Model::can_share(*first.feed, *job->feed)) {
       group_.push_back(job.get());
     }
   }
@@ -285,7 +286,7 @@ void Scheduler::run_group() {
     failure = std::current_exception();
   }
   for (Job* job : group_) {
-    job->served += rows_of(*job);
+    job->served += static_cast<double>(rows_of(*job)) * job->size * job->size;
     job->postponed = 0;
     job->feed = nullptr;
     std::exception_ptr problem = failure;

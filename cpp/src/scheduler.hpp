@@ -35,7 +35,8 @@ struct Job {
   Feed* feed = nullptr;        // the pass it wants
   std::int64_t bytes = 0;      // of cache that it may come to hold
   std::int64_t charged = 0;    // of the memory there is, once it runs
-  std::int64_t served = 0;     // rows computed for it
+  double size = 0.0;           // rows that it may take
+  double served = 0.0;         // rows computed for it, times the square of its size
   std::int64_t postponed = 0;  // rows computed for others since its last pass
   std::atomic<bool> cancelled{false};
   std::promise<GenerationResult> promise;
@@ -46,9 +47,11 @@ struct Job {
 void require_other_thread(const ServingThread& serving);
 
 /// Serves requests on a thread of its own, pass by pass. Requests are admitted in order while the
-/// batch and the memory have room. Of those under way the one with the least service is next, so a
-/// short request is not held up by a long one; one that was passed over for long is next whatever
-/// its service. Requests whose passes have the same shapes share a graph run.
+/// batch and the memory have room. Those under way have shares of the time that shrink with the
+/// square of what they may take at most, and what is new has had nothing yet: a short request is
+/// not held up by a long one, equal ones take turns. One that was passed over for long is next
+/// whatever its share. Requests of about the same size whose passes have the same shapes share a
+/// graph run.
 class Scheduler : public std::enable_shared_from_this<Scheduler> {
  public:
   Scheduler(PackageInfo package, std::unique_ptr<Session> session, const EngineLimits& limits);

@@ -64,6 +64,18 @@ std::int64_t UnmaskLoop::most_cached_rows() const noexcept {
                                                            : planner_.most_cached_rows();
 }
 
+double UnmaskLoop::most_rows() const noexcept {
+  const bool cached = config_.cache != CacheMode::none;
+  const bool block_causal = package_.attention == AttentionKind::block_causal;
+  const auto length = static_cast<double>(canvas_.length());
+  const auto passes = static_cast<double>(
+      std::count(canvas_.given().begin(), canvas_.given().end(), std::uint8_t{0}));
+  const bool by_block = cached && (block_causal || config_.cache == CacheMode::dual);
+  const double refreshes = block_causal ? 1.0 : static_cast<double>(canvas_.num_blocks());
+  return (cached ? refreshes * length : 0.0) +
+         passes * (by_block ? static_cast<double>(block_length()) : length);
+}
+
 std::int64_t UnmaskLoop::rows_to_reuse(const BlockCache& cache) const noexcept {
   const bool block_causal = package_.attention == AttentionKind::block_causal;
   if (!block_causal || config_.cache == CacheMode::none || batch() > 1) return 0;

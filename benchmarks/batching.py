@@ -31,7 +31,7 @@ MODES: dict[str, dict[str, Any]] = {
     "dual + threshold 0.9": {"cache": "dual", "threshold": 0.9},
 }
 NEW_TOKENS, SHORT_TOKENS, LONG_TOKENS = 64, 32, 256
-UNDER_WAY = 64  # passes of the long request before the short one comes
+UNDER_WAY = (4, 64)  # passes of the long request when the short one comes
 
 
 class Load:
@@ -123,13 +123,17 @@ def seconds_of(engine: Engine, ids: list[int], config: GenerationConfig) -> floa
 
 
 def seconds_beside(
-    engine: Engine, ids: list[int], config: GenerationConfig, long: GenerationConfig
+    engine: Engine,
+    ids: list[int],
+    config: GenerationConfig,
+    long: GenerationConfig,
+    under_way: int,
 ) -> float:
-    """Time a request that comes while a long one runs."""
+    """Time a request that comes when a long one has run so many passes."""
     started = threading.Event()
 
     def note(event: CommitEvent) -> None:
-        if event.step == UNDER_WAY:
+        if event.step == under_way:
             started.set()
 
     running = engine.submit(ids, long, note)
@@ -147,18 +151,19 @@ def measure_beside(options: argparse.Namespace, fields: dict[str, Any]) -> dict[
     (ids,) = random_prompts(engine, range(40, 41), 1)
     config = GenerationConfig(max_new_tokens=SHORT_TOKENS, ignore_eos=True, **fields)
     long = GenerationConfig(max_new_tokens=LONG_TOKENS, ignore_eos=True, cache="dual")
-    alone, beside = [], []
+    ratios: dict[int, list[float]] = {under_way: [] for under_way in UNDER_WAY}
+    alone: list[float] = []
     for repeat in range(5 * options.repeat + 1):
-        times = seconds_of(engine, ids, config), seconds_beside(engine, ids, config, long)
-        if repeat > 0:  # the first warms up
-            alone.append(times[0])
-            beside.append(times[1])
-    found = {
-        "alone_ms": 1e3 * statistics.median(alone),
-        "beside_ms": 1e3 * statistics.median(beside),
+        for under_way in UNDER_WAY:
+            solo = seconds_of(engine, ids, config)
+            beside = seconds_beside(engine, ids, config, long, under_way)
+            if repeat > 0:  # the first warms up
+                alone.append(solo)
+                ratios[under_way].append(beside / solo)
+    return {"alone_ms": 1e3 * statistics.median(alone)} | {
+        f"ratio_at_pass_{under_way}": statistics.median(found)
+        for under_way, found in ratios.items()
     }
-    ratio = statistics.median(b / a for a, b in zip(alone, beside, strict=True))
-    return found | {"ratio": ratio}
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -173,9 +178,10 @@ def print_report(report: dict[str, Any]) -> None:
             if row["same_answers"] != row["answers"]:
                 print(f"      {row['same_answers']} of {row['answers']} answers as alone")
         short = mode["short beside long"]
+        ratios = ", ".join(f"{short[f'ratio_at_pass_{n}']:.2f} at its pass {n}" for n in UNDER_WAY)
         print(
-            f"a request of {SHORT_TOKENS} tokens beside one of {LONG_TOKENS}: {short['ratio']:.2f}"
-            f" times its {short['alone_ms']:.1f} ms alone"
+            f"a request of {SHORT_TOKENS} tokens beside one of {LONG_TOKENS}, times its"
+            f" {short['alone_ms']:.1f} ms alone: {ratios}"
         )
 
 

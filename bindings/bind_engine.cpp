@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -52,6 +53,7 @@ class Calls {
   static void close() {
     Calls& calls = get();
     calls.closing_.store(true);
+    if (calls.process_ != getpid()) return;  // forked: the requests run elsewhere
     const nb::gil_scoped_release release;
     {
       const std::lock_guard lock(calls.mutex_);
@@ -64,6 +66,7 @@ class Calls {
   }
 
  private:
+  const pid_t process_ = getpid();
   std::atomic<bool> closing_{false};
   std::atomic<int> running_{0};
   std::mutex mutex_;

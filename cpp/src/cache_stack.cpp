@@ -7,12 +7,18 @@
 
 namespace fastdllm {
 
-CacheStack::CacheStack(Session& session, const PackageInfo& package)
+CacheStack::CacheStack(Session& session, const PackageInfo& package, std::int64_t length)
     : session_(&session),
       type_(package.cache_type),
       num_tensors_(2 * package.num_layers),
       num_kv_heads_(package.num_kv_heads),
-      head_dim_(package.head_dim) {}
+      head_dim_(package.head_dim),
+      row_bytes_(static_cast<std::int64_t>(size_of(type_)) * num_kv_heads_ * length * head_dim_),
+      length_(length) {}
+
+std::int64_t CacheStack::bytes(std::int64_t count) const noexcept {
+  return num_tensors_ * std::max(most_, count) * row_bytes_;
+}
 
 CacheStack::Place CacheStack::place_of(const Entry& entry) noexcept {
   return {entry.cache->version(), entry.past};
@@ -32,39 +38,31 @@ std::span<const std::size_t> CacheStack::arrange(std::span<const Entry> entries)
 
 void CacheStack::gather(std::span<const Entry> entries) {
   count_ = std::ssize(entries);
-  const std::int64_t length = entries[0].cache->length(entries[0].past);
-  const auto bytes = static_cast<std::int64_t>(size_of(type_)) * num_kv_heads_ * length * head_dim_;
-  const std::int64_t most = std::max(most_, count_);
-  if (most != most_ || length != length_) places_.clear();
-  most_ = most;
-  if (!memory_ || num_tensors_ * most * bytes > capacity_) {
+  if (!memory_ || count_ > most_) {
     places_.clear();
     memory_.reset();  // never hold both
-    capacity_ = num_tensors_ * most * bytes;
-    memory_ = session_->allocate_cache(static_cast<std::size_t>(capacity_));
+    memory_ = session_->allocate_cache(static_cast<std::size_t>(bytes(count_)));
+    most_ = std::max(most_, count_);
   }
-  length_ = length;
   places_.resize(static_cast<std::size_t>(most_));
-  if (bytes == 0) return;
+  if (row_bytes_ == 0) return;
   for (std::int64_t i = 0; i < count_; ++i) {
     const Entry& entry = entries[static_cast<std::size_t>(i)];
     Place& place = places_[static_cast<std::size_t>(i)];
     if (place == place_of(entry)) continue;
     place = {};
     for (std::int64_t tensor = 0; tensor < num_tensors_; ++tensor) {
-      auto* target = static_cast<std::byte*>(view(tensor).data) + i * bytes;
+      auto* target = static_cast<std::byte*>(view(tensor).data) + i * row_bytes_;
       session_->copy_cache(target, entry.cache->view(entry.past, tensor).data,
-                           static_cast<std::size_t>(bytes));
+                           static_cast<std::size_t>(row_bytes_));
     }
     place = place_of(entry);
   }
 }
 
 TensorView CacheStack::view(std::int64_t tensor) noexcept {
-  const Shape shape{count_, num_kv_heads_, length_, head_dim_};
-  const std::int64_t stride = most_ * num_kv_heads_ * length_ * head_dim_;
-  auto* base = memory_ ? static_cast<std::byte*>(memory_->data()) : nullptr;
-  return {type_, shape, base + tensor * stride * static_cast<std::int64_t>(size_of(type_))};
+  return {type_, Shape{count_, num_kv_heads_, length_, head_dim_},
+          static_cast<std::byte*>(memory_->data()) + tensor * most_ * row_bytes_};
 }
 
 }  // namespace fastdllm

@@ -10,11 +10,12 @@
 
 namespace fastdllm {
 
-/// A copy of what requests hold in their own caches. A request's rows are copied when they are new
-/// or at another place in the stack, not from step to step.
+/// A copy of what requests of one length hold in their own caches. A request's rows are copied when
+/// they are new or at another place in the stack, not from step to step.
 class CacheStack {
  public:
-  CacheStack(Session& session, const PackageInfo& package);
+  /// length: of the rows of each request.
+  CacheStack(Session& session, const PackageInfo& package, std::int64_t length);
 
   struct Entry {
     BlockCache* cache = nullptr;
@@ -23,8 +24,11 @@ class CacheStack {
   /// Which entry to stack at each place, so that the least is copied. [n], valid until the next
   /// call.
   [[nodiscard]] std::span<const std::size_t> arrange(std::span<const Entry> entries);
-  /// Stacks the entries in this order; all of batch 1 and of the same length.
+  /// Stacks the entries in this order; all of batch 1 and of this length.
   void gather(std::span<const Entry> entries);
+  /// Bytes that it holds if so many requests are gathered next.
+  [[nodiscard]] std::int64_t bytes(std::int64_t count) const noexcept;
+  [[nodiscard]] std::int64_t length() const noexcept { return length_; }
   /// [n, kv heads, length, head dim] of what was gathered. tensor: as in BlockCache.
   [[nodiscard]] TensorView view(std::int64_t tensor) noexcept;
 
@@ -42,10 +46,10 @@ class CacheStack {
   std::int64_t num_kv_heads_;
   std::int64_t head_dim_;
   std::unique_ptr<Memory> memory_;
-  std::int64_t capacity_ = 0;  // bytes
-  std::int64_t most_ = 0;      // places
+  std::int64_t row_bytes_;  // of one tensor of one request
+  std::int64_t length_;
+  std::int64_t most_ = 0;  // places there are
   std::int64_t count_ = 0;
-  std::int64_t length_ = 0;
   std::vector<Place> places_;
   std::vector<std::size_t> order_;
 };

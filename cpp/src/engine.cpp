@@ -118,7 +118,7 @@ struct Engine::State {
   State(PackageInfo package, std::unique_ptr<Session> session, const EngineLimits& limits)
       : scheduler(std::make_shared<Scheduler>(std::move(package), std::move(session), limits)) {}
   ~State() {
-    if (scheduler->is_forked()) {
+    if (scheduler->serving().is_elsewhere()) {
       new std::shared_ptr<Scheduler>(std::move(scheduler));  // its threads are not here to be ended
     } else {
       scheduler->stop();
@@ -161,7 +161,7 @@ bool Request::wait_for(std::chrono::nanoseconds time) const {
 }
 
 void Request::require_other_thread() const {
-  fastdllm::require_other_thread(*job_->thread);
+  job_->thread->require_waiting_makes_sense();
 }
 
 void Request::cancel() const noexcept {
@@ -272,7 +272,7 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
 }
 
 void Engine::require_other_thread() const {
-  state_->scheduler->require_other_thread();
+  state_->scheduler->serving().require_waiting_makes_sense();
 }
 
 const PackageInfo& Engine::package() const noexcept {

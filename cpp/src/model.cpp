@@ -58,7 +58,6 @@ TensorView view_of(ElementType type, std::vector<T>& data, Shape shape) {
 Model::Model(PackageInfo package, std::unique_ptr<Session> session)
     : package_(std::move(package)),
       session_(std::move(session)),
-      stack_(*session_, package_),
       bound_inputs_(session_->inputs().size()),
       bound_outputs_(session_->outputs().size()) {
   constexpr std::int64_t any = -1;
@@ -165,14 +164,44 @@ void Model::bind_past() {
   }
   entries_.clear();
   for (const Feed* feed : feeds_) entries_.push_back({feed->cache, feed->pass->past});
-  const std::span<const std::size_t> order = stack_.arrange(entries_);
+  CacheStack& stack = stack_of(feeds_[0]->cache->length(feeds_[0]->pass->past), batch_);
+  const std::span<const std::size_t> order = stack.arrange(entries_);
   unordered_ = feeds_;
   for (std::size_t i = 0; i < feeds_.size(); ++i) {
     feeds_[i] = unordered_[order[i]];
     entries_[i] = {feeds_[i]->cache, feeds_[i]->pass->past};
   }
-  stack_.gather(entries_);
-  bind([&](std::int64_t tensor) { return stack_.view(tensor); });
+  stack.gather(entries_);
+  bind([&](std::int64_t tensor) { return stack.view(tensor); });
+}
+
+std::int64_t Model::stacked_bytes() const noexcept {
+  std::int64_t total = 0;
+  for (const std::unique_ptr<CacheStack>& stack : stacks_) total += stack->bytes(0);
+  return total;
+}
+
+void Model::limit_stacks(std::int64_t bytes) noexcept {
+  stack_limit_ = bytes;
+  while (stacked_bytes() > stack_limit_) stacks_.erase(stacks_.begin());
+}
+
+// Requests of several lengths take turns: each length has a stack, as far as the limit allows.
+CacheStack& Model::stack_of(std::int64_t length, std::int64_t count) {
+  const auto found = std::find_if(stacks_.begin(), stacks_.end(),
+                                  [&](const auto& stack) { return stack->length() == length; });
+  if (found == stacks_.end()) {
+    stacks_.push_back(std::make_unique<CacheStack>(*session_, package_, length));
+  } else {
+    std::rotate(found, found + 1, stacks_.end());
+  }
+  const std::int64_t growth = stacks_.back()->bytes(count) - stacks_.back()->bytes(0);
+  constexpr std::size_t most_stacks = 16;
+  while (stacks_.size() > 1 &&
+         (stacks_.size() > most_stacks || stacked_bytes() + growth > stack_limit_)) {
+    stacks_.erase(stacks_.begin());
+  }
+  return *stacks_.back();
 }
 
 void Model::bind_rows() {

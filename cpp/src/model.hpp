@@ -62,6 +62,9 @@ class Model {
   /// then as they were.
   void run(std::span<Feed* const> feeds);
 
+  /// Bytes of K/V copies that may stand side by side for shared runs, from now on.
+  void limit_stacks(std::int64_t bytes) noexcept;
+
   [[nodiscard]] const PackageInfo& package() const noexcept { return package_; }
   [[nodiscard]] Session& session() noexcept { return *session_; }
   [[nodiscard]] const Session& session() const noexcept { return *session_; }
@@ -79,6 +82,8 @@ class Model {
                                         std::vector<std::int64_t> shape) const;
   void bind_input(std::size_t index, const TensorView& view);
   void bind_output(std::size_t index, const TensorView& view, bool wanted);
+  CacheStack& stack_of(std::int64_t length, std::int64_t count);
+  [[nodiscard]] std::int64_t stacked_bytes() const noexcept;
   void bind_rows();
   void bind_mask();
   void bind_logit_rows();
@@ -89,7 +94,8 @@ class Model {
   PackageInfo package_;
   std::unique_ptr<Session> session_;
   Tensors tensors_;
-  CacheStack stack_;
+  std::vector<std::unique_ptr<CacheStack>> stacks_;  // by length; the one used last is last
+  std::int64_t stack_limit_ = INT64_MAX;
   std::vector<std::optional<TensorView>> bound_inputs_, bound_outputs_;
 
   // The run under way.

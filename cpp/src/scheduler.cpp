@@ -14,7 +14,7 @@ namespace {
 // Requests of more than this times the next one's size do not join its pass: they would slow it.
 constexpr double peers = 2.0;
 // A request is next when this many times the rows it wants were computed for others.
-constexpr std::int64_t patience = 8;
+constexpr std::int64_t patience = 16;
 
 std::int64_t usual_cache_bytes() noexcept {
   const long pages = sysconf(_SC_PHYS_PAGES);
@@ -28,8 +28,18 @@ std::int64_t rows_of(const Job& job) noexcept {
 
 }  // namespace
 
-void require_other_thread(const ServingThread& serving) {
-  if (serving.load() == std::this_thread::get_id()) {
+bool ServingThread::is_elsewhere() const noexcept {
+  const pid_t started = process.load();
+  return started != 0 && started != getpid();
+}
+
+void ServingThread::require_waiting_makes_sense() const {
+  if (is_elsewhere()) {
+    throw Error(ErrorCode::bad_config,
+                "the engine has served requests before this process was forked; expected an engine "
+                "of its own, or to be forked before the first request");
+  }
+  if (id.load() == std::this_thread::get_id()) {
     throw Error(
         ErrorCode::bad_config,
         "the engine's own thread would wait for itself: in a callback, use submit or another "
@@ -43,45 +53,56 @@ Scheduler::Scheduler(PackageInfo package, std::unique_ptr<Session> session,
   if (limits_.cache_bytes == 0) limits_.cache_bytes = usual_cache_bytes();
 }
 
-// A bidirectional request holds what its refresh left, a block-causal one that twice while it
-// commits; requests that share runs have a copy side by side.
-std::int64_t Scheduler::bytes_of(const UnmaskLoop& loop) const noexcept {
+std::int64_t Scheduler::rows_bytes(std::int64_t rows) const noexcept {
   const PackageInfo& package = model_.package();
-  const std::int64_t row = 2 * package.num_layers * package.num_kv_heads * package.head_dim *
-                           static_cast<std::int64_t>(size_of(package.cache_type));
-  const std::int64_t stores = package.attention == AttentionKind::block_causal ? 2 : 1;
-  const std::int64_t copies = limits_.max_batch > 1 && loop.batch() == 1 ? 1 : 0;
-  return row * loop.most_cached_rows() * (loop.batch() * stores + copies);
+  return rows * 2 * package.num_layers * package.num_kv_heads * package.head_dim *
+         static_cast<std::int64_t>(size_of(package.cache_type));
+}
+
+// A bidirectional request holds what its refresh left, a block-causal one that twice while it
+// commits.
+std::int64_t Scheduler::own_bytes(const UnmaskLoop& loop) const noexcept {
+  const bool block_causal = model_.package().attention == AttentionKind::block_causal;
+  return rows_bytes(loop.most_cached_rows()) * loop.batch() * (block_causal ? 2 : 1);
+}
+
+// Requests that share runs have a copy side by side.
+std::int64_t Scheduler::stacked_bytes(const UnmaskLoop& loop) const noexcept {
+  const bool shares = limits_.max_batch > 1 && loop.batch() == 1;
+  return shares ? rows_bytes(loop.most_cached_rows()) : 0;
 }
 
 std::shared_ptr<Job> Scheduler::submit(std::unique_ptr<UnmaskLoop> loop,
                                        std::function<void()> on_done) {
-  require_own_process();
+  if (serving_->is_elsewhere()) serving_->require_waiting_makes_sense();
   auto job = std::make_shared<Job>(serving_);
-  job->bytes = bytes_of(*loop);
+  job->stacked = stacked_bytes(*loop);
+  job->bytes = own_bytes(*loop) + job->stacked;
   job->size = loop->most_rows();
   if (job->bytes > limits_.cache_bytes) {
     throw Error(ErrorCode::bad_config,
                 concat("the request may need ", job->bytes, " bytes of cache for ",
                        loop->most_cached_rows(), " rows; expected at most cache_bytes, ",
-                       limits_.cache_bytes));
+                       limits_.cache_bytes, " (cache 'none' needs none)"));
   }
   job->loop = std::move(loop);
   job->on_done = std::move(on_done);
   const std::lock_guard lock(mutex_);
-  if (std::ssize(waiting_) >= limits_.max_waiting) {
-    throw Error(ErrorCode::overloaded, concat(waiting_.size(), " requests are waiting; expected ",
-                                              "fewer than max_waiting, ", limits_.max_waiting));
+  if (under_way_ - limits_.max_waiting >= limits_.max_batch) {
+    throw Error(
+        ErrorCode::overloaded,
+        concat(under_way_, " requests run or wait; expected fewer than max_batch + max_waiting, ",
+               limits_.max_batch, " + ", limits_.max_waiting));
   }
-  waiting_.push_back(job);
   start_thread();
+  waiting_.push_back(job);
+  ++under_way_;
   changed_.notify_one();
   return job;
 }
 
 void Scheduler::between_passes(const std::function<void(Model&)>& call) {
-  require_other_thread();
-  require_own_process();
+  serving_->require_waiting_makes_sense();
   std::packaged_task<void()> task([&] { call(model_); });
   std::future<void> done = task.get_future();
   {
@@ -98,22 +119,8 @@ void Scheduler::between_passes(const std::function<void(Model&)>& call) {
 void Scheduler::start_thread() {
   if (stopping_) throw Error(ErrorCode::bad_config, "the engine is being destroyed");
   if (thread_.joinable()) return;
-  process_ = getpid();
+  serving_->process = getpid();
   thread_ = std::thread([self = shared_from_this()] { self->serve(); });
-}
-
-bool Scheduler::is_forked() const noexcept {
-  const pid_t process = process_.load();
-  return process != 0 && process != getpid();
-}
-
-// Nobody would serve, and perhaps nobody will unlock the mutex.
-void Scheduler::require_own_process() const {
-  if (is_forked()) {
-    throw Error(ErrorCode::bad_config,
-                "the engine has served requests before this process was forked; expected an engine "
-                "of its own, or to be forked before the first request");
-  }
 }
 
 void Scheduler::stop() noexcept {
@@ -123,7 +130,7 @@ void Scheduler::stop() noexcept {
   }
   changed_.notify_one();
   if (!thread_.joinable()) return;
-  if (serving_->load() == std::this_thread::get_id()) {
+  if (serving_->id.load() == std::this_thread::get_id()) {
     thread_.detach();
   } else {
     thread_.join();
@@ -131,7 +138,7 @@ void Scheduler::stop() noexcept {
 }
 
 void Scheduler::serve() {
-  serving_->store(std::this_thread::get_id());
+  serving_->id.store(std::this_thread::get_id());
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [&] {
@@ -167,9 +174,11 @@ void Scheduler::admit() {
          waiting_.front()->bytes <= limits_.cache_bytes - used_bytes_) {
     waiting_.front()->charged = waiting_.front()->bytes;
     used_bytes_ += waiting_.front()->charged;
+    stacked_bytes_ += waiting_.front()->stacked;
     running_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
   }
+  model_.limit_stacks(stacked_bytes_);
 }
 
 // One graph run, and what it needs before and after.
@@ -308,16 +317,22 @@ void Scheduler::finish(Job& job, std::exception_ptr problem) {
 }
 
 void Scheduler::leave(Job& job, std::exception_ptr problem) {
-  used_bytes_ -= job.charged;
-  if (job.cache) {
-    if (job.cache->batch() > 1) job.cache->drop_committed(0);  // of a masked prompt
-    idle_.push_back(std::move(job.cache));
+  try {
+    used_bytes_ -= job.charged;
+    stacked_bytes_ -= job.charged > 0 ? job.stacked : 0;
+    if (job.cache) {
+      if (job.cache->batch() > 1) job.cache->drop_committed(0);  // of a masked prompt
+      idle_.push_back(std::move(job.cache));
+    }
+    if (!problem) job.promise.set_value(job.loop->result());
+  } catch (...) {
+    problem = std::current_exception();
   }
-  if (problem) {
-    job.promise.set_exception(std::move(problem));
-  } else {
-    job.promise.set_value(job.loop->result());
+  {
+    const std::lock_guard lock(mutex_);
+    --under_way_;
   }
+  if (problem) job.promise.set_exception(std::move(problem));
   job.loop.reset();
   try {
     if (job.on_done) job.on_done();

@@ -21,8 +21,18 @@
 
 namespace fastdllm {
 
-/// The thread that runs the passes; {} before it starts. Outlives the scheduler with the handles.
-using ServingThread = std::atomic<std::thread::id>;
+/// The thread that runs the passes and its process; {} and 0 before it starts. Outlives the
+/// scheduler with the handles.
+struct ServingThread {
+  std::atomic<std::thread::id> id{};
+  std::atomic<pid_t> process{0};
+
+  /// Whether this process was forked from one where the thread had started: here there is none.
+  [[nodiscard]] bool is_elsewhere() const noexcept;
+  /// Errors: Error{bad_config} on the thread, which must not wait for itself, and in a forked
+  /// process, where nobody serves.
+  void require_waiting_makes_sense() const;
+};
 
 /// A request on its way, shared by its Request handles and the scheduler.
 struct Job {
@@ -34,6 +44,7 @@ struct Job {
   std::unique_ptr<BlockCache> cache;
   Feed* feed = nullptr;        // the pass it wants
   std::int64_t bytes = 0;      // of cache that it may come to hold
+  std::int64_t stacked = 0;    // of these side by side with others'
   std::int64_t charged = 0;    // of the memory there is, once it runs
   double size = 0.0;           // rows that it may take
   double served = 0.0;         // rows computed for it, times the square of its size
@@ -42,9 +53,6 @@ struct Job {
   std::promise<GenerationResult> promise;
   std::shared_future<GenerationResult> answer{promise.get_future()};
 };
-
-/// Errors: Error{bad_config} on that thread, which must not wait for itself.
-void require_other_thread(const ServingThread& serving);
 
 /// Serves requests on a thread of its own, pass by pass. Requests are admitted in order while the
 /// batch and the memory have room. Those under way have shares of the time that shrink with the
@@ -66,18 +74,13 @@ class Scheduler : public std::enable_shared_from_this<Scheduler> {
   /// Ends every request with abort and waits for the thread, unless that is who calls.
   void stop() noexcept;
 
-  /// Whether this process was forked from the engine's: it has none of its threads, and must not
-  /// wait for them.
-  [[nodiscard]] bool is_forked() const noexcept;
-  /// Errors: Error{bad_config} on the serving thread, which must not wait for itself.
-  void require_other_thread() const { fastdllm::require_other_thread(*serving_); }
+  [[nodiscard]] const ServingThread& serving() const noexcept { return *serving_; }
   [[nodiscard]] const Model& model() const noexcept { return model_; }
 
  private:
   using Jobs = std::vector<std::shared_ptr<Job>>;
 
   void start_thread();
-  void require_own_process() const;
   void serve();
   void admit();
   void step();
@@ -89,7 +92,9 @@ class Scheduler : public std::enable_shared_from_this<Scheduler> {
   void leave(Job& job, std::exception_ptr problem);
   [[nodiscard]] std::unique_ptr<BlockCache> acquire(const UnmaskLoop& loop);
   void evict() noexcept;
-  [[nodiscard]] std::int64_t bytes_of(const UnmaskLoop& loop) const noexcept;
+  [[nodiscard]] std::int64_t rows_bytes(std::int64_t rows) const noexcept;
+  [[nodiscard]] std::int64_t own_bytes(const UnmaskLoop& loop) const noexcept;
+  [[nodiscard]] std::int64_t stacked_bytes(const UnmaskLoop& loop) const noexcept;
 
   Model model_;
   EngineLimits limits_;
@@ -100,16 +105,16 @@ class Scheduler : public std::enable_shared_from_this<Scheduler> {
   std::vector<Feed*> feeds_;
   std::vector<std::unique_ptr<BlockCache>> idle_;  // of requests that have ended, oldest first
   std::uint64_t clock_ = 0;
-  std::int64_t used_bytes_ = 0;
+  std::int64_t used_bytes_ = 0, stacked_bytes_ = 0;  // of running requests
 
   // Shared.
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::shared_ptr<Job>> waiting_;
   std::deque<std::packaged_task<void()>> calls_;
+  std::int64_t under_way_ = 0;  // requests that have not ended
   bool stopping_ = false;
   std::thread thread_;
-  std::atomic<pid_t> process_{0};  // that the thread is of, 0 = it has not started
   std::shared_ptr<ServingThread> serving_ = std::make_shared<ServingThread>();
 };
 

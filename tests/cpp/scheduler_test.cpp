@@ -189,7 +189,7 @@ TEST(Scheduler, RefusesMoreThanMayWait) {
                       }));
   EXPECT_EQ(first.result().token_ids.size(), 3U);
   EXPECT_EQ(code, ErrorCode::overloaded);
-  EXPECT_EQ(message, "1 requests are waiting; expected fewer than max_waiting, 1");
+  EXPECT_EQ(message, "2 requests run or wait; expected fewer than max_batch + max_waiting, 1 + 1");
 }
 
 // A row of K/V: two layers, keys and values, two heads of four floats. A request of 40 positions in
@@ -223,7 +223,7 @@ TEST(Scheduler, RefusesARequestThatCanNeverHaveItsMemory) {
     EXPECT_EQ(error.code(), ErrorCode::bad_config);
     EXPECT_EQ(std::string(error.what()),
               "the request may need 10240 bytes of cache for 40 rows; expected at most "
-              "cache_bytes, 10112");
+              "cache_bytes, 10112 (cache 'none' needs none)");
   }
   EXPECT_TRUE(s.session->passes.empty());
   EXPECT_EQ(s.engine.generate(prompt(4), {.max_new_tokens = 8}).token_ids.size(), 8U);
@@ -257,6 +257,51 @@ TEST(Scheduler, AFailedRunEndsTheRequestsThatShareItAndNoOther) {
   EXPECT_EQ(error_of(pair[1]), "out of memory");
   s.session->before_run = {};
   EXPECT_EQ(s.engine.generate(prompt(9), config).token_ids, expected(9, 16));
+}
+
+TEST(Scheduler, MemoryThatCannotBeHadEndsTheRequestsThatWantItAndNothingElse) {
+  Scripted s;
+  const GenerationConfig config{.max_new_tokens = 16, .block_length = 8, .cache = CacheMode::dual};
+  bool fails = true;
+  // Two requests' rows side by side: 24 rows each.
+  s.session->before_allocation = [&](std::size_t bytes) {
+    if (fails && bytes == 2 * 24 * row_bytes) throw std::bad_alloc();
+  };
+  std::vector<Request> pair;
+  const auto run_two = [&] {
+    pair.clear();
+    const Request other = s.engine.submit(prompt(100), {.max_new_tokens = 8}, at_first_commit([&] {
+                                            pair.push_back(s.engine.submit(prompt(9), config));
+                                            pair.push_back(s.engine.submit(prompt(12), config));
+                                          }));
+    EXPECT_EQ(other.result().token_ids, expected(100, 8));
+  };
+  run_two();
+  EXPECT_EQ(error_of(pair[0]), "std::bad_alloc");
+  EXPECT_EQ(error_of(pair[1]), "std::bad_alloc");
+  fails = false;
+  run_two();
+  EXPECT_EQ(pair[0].result().token_ids, expected(9, 16));
+  EXPECT_EQ(pair[1].result().token_ids, expected(12, 16));
+}
+
+TEST(Scheduler, NobodyMayWaitIsNoRefusalWhereThereIsRoom) {
+  Scripted s({.max_batch = 2, .max_waiting = 0});
+  EXPECT_EQ(s.engine.generate({}, {.max_new_tokens = 3}).token_ids.size(), 3U);
+  std::vector<Request> others;
+  bool refused = false;
+  const Request first =
+      s.engine.submit({}, {.max_new_tokens = 3}, at_first_commit([&] {
+                        others.push_back(s.engine.submit({}, {.max_new_tokens = 3}));
+                        try {
+                          others.push_back(s.engine.submit({}, {.max_new_tokens = 3}));
+                        } catch (const Error&) {
+                          refused = true;
+                        }
+                      }));
+  EXPECT_EQ(first.result().token_ids.size(), 3U);
+  EXPECT_EQ(others.size(), 1U);
+  EXPECT_TRUE(refused);
 }
 
 TEST(Scheduler, DestroyingTheEngineEndsItsRequests) {

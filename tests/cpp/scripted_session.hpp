@@ -85,6 +85,7 @@ class ScriptedSession final : public Session {
   std::vector<RecordedPass> passes;
   std::atomic<std::int64_t> runs{0};
   std::function<void(std::int64_t batch)> before_run;  // may throw
+  std::function<void(std::size_t bytes)> before_allocation;
   /// Positions whose cached rows the last run saw, from the past key of layer 0.
   std::vector<std::int64_t> seen_past;
   std::vector<TensorSpec> input_specs, output_specs;
@@ -92,6 +93,7 @@ class ScriptedSession final : public Session {
   std::span<const TensorSpec> inputs() const noexcept override { return input_specs; }
   std::span<const TensorSpec> outputs() const noexcept override { return output_specs; }
   std::unique_ptr<Memory> allocate_cache(std::size_t bytes) override {
+    if (before_allocation) before_allocation(bytes);
     return std::make_unique<HeapMemory>(bytes);
   }
   void bind_input(std::size_t index, const TensorView& tensor) override { in_.at(index) = tensor; }

@@ -22,7 +22,7 @@ namespace fastdllm {
 /// How much an engine takes on.
 struct EngineLimits {
   std::int64_t max_batch = 8;       ///< >= 1: requests that are decoded side by side
-  std::int64_t max_waiting = 1024;  ///< >= 0: requests that wait for one of those places
+  std::int64_t max_waiting = 1024;  ///< >= 0: requests beyond these that wait for a place
   std::int64_t cache_bytes = 0;     ///< K/V of all requests; what one may need follows from the
                                     ///< package and its length. 0 = half of the physical memory
 };
@@ -45,7 +45,8 @@ class Request {
   [[nodiscard]] bool done() const { return wait_for({}); }
   /// Ends the request before its next pass with `abort`; one that has ended stays as it is.
   void cancel() const noexcept;
-  /// Errors: Error{bad_config} on the engine's own thread.
+  /// Errors: Error{bad_config} on the engine's own thread, and in a process that was forked from
+  /// the engine's.
   void require_other_thread() const;
 
  private:
@@ -55,7 +56,7 @@ class Request {
 };
 
 /// Requests of all threads are decoded side by side, pass by pass, on a thread of the engine's own
-/// (continuous batching). What a request gets does not depend on the others: see ARCHITECTURE.md.
+/// (continuous batching). A request's tokens do not depend on the others: see ARCHITECTURE.md.
 /// Every function may be called from every thread, but from a callback those only that do not wait.
 ///
 /// A block-causal engine keeps the K/V of finished blocks from request to request: a prompt that
@@ -105,7 +106,7 @@ class Engine {
                                           std::optional<std::int64_t> block_length = {});
 
   /// Errors: Error{bad_config} on the engine's own thread, that is in a callback, which must not
-  /// wait for the engine.
+  /// wait for the engine, and in a process that was forked after the engine's first request.
   void require_other_thread() const;
 
   [[nodiscard]] const PackageInfo& package() const noexcept;

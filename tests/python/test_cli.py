@@ -116,6 +116,21 @@ def test_lists_may_be_given_with_commas() -> None:
     assert config.stop_token_ids == [3, 5]
 
 
+def test_lists_that_come_again_add_up() -> None:
+    flags = [
+        *("--logit-bias", "5=1", "--logit-bias", "6=-1,7=2", "--logit-bias", "5=3"),
+        *("--banned-token-ids", "1,2", "--banned-token-ids", "4"),
+        *("--stop-token-ids", "3", "--stop-token-ids", "5", "8"),
+    ]
+
+    for _ in range(2):  # and not from one command line to the next
+        config = config_of(cli._parser().parse_args(["generate", "package", *flags]))
+
+        assert config.logit_bias == {5: 3.0, 6: -1.0, 7: 2.0}
+        assert config.banned_token_ids == [1, 2, 4]
+        assert config.stop_token_ids == [3, 5, 8]
+
+
 @pytest.mark.parametrize("flag", ["--logit-bias=12", "--logit-bias=a=1", "--banned-token-ids=x"])
 def test_a_malformed_list_is_wrong_usage(flag: str) -> None:
     with pytest.raises(SystemExit) as ended:

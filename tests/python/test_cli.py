@@ -209,6 +209,19 @@ def test_stop_ends_the_answer_before_it(package_of: PackageOf) -> None:
     assert streamed.stdout == stopped["text"] + "\n"
 
 
+def test_the_log_of_a_probability_0_is_null_in_json(package_of: PackageOf) -> None:
+    """So much noise draws tokens that the bias leaves no probability."""
+    noise = ("--logit-bias", "5=5000", "--temperature", "10000", "--max-new-tokens", "4")
+
+    answer = run(
+        "generate", package_of("tiny_math"), "--prompt", "x", *noise, "--ignore-eos", "--json"
+    )
+
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout, parse_constant=pytest.fail)
+    assert found["logprobs"] == [None] * 4
+
+
 def test_infill_fills_the_gaps_of_a_text(package_of: PackageOf) -> None:
     package = package_of("tiny_math")
     text = "There are {6} apples.{1}"

@@ -369,6 +369,12 @@ def test_parts_that_make_no_sense_are_named(llm: LLM) -> None:
         llm.infill(["a", 2], prompt=f"a {mask}")
 
 
+@pytest.mark.parametrize("parts", ["abc", "", b"abc", {"a": 2}, {3}, 3, None])
+def test_parts_are_a_list(parts: Any, llm: LLM) -> None:
+    with pytest.raises(TypeError, match=r"parts is .*; expected a list of str .* and int"):
+        llm.infill(parts)
+
+
 def test_a_mask_token_in_a_prompt_points_to_infill(llm: LLM) -> None:
     mask = llm.codec.tokenizer.id_to_token(llm.engine.package.mask_token_id)
 

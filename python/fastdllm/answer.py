@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,12 +67,13 @@ class StreamEvent:
 
 def stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return stop strings as a tuple. Errors: ConfigError for an empty one, TypeError."""
-    strings = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    if not all(isinstance(text, str) for text in strings):
+    strings = (stop,) if isinstance(stop, str) else () if stop is None else stop
+    is_list = isinstance(strings, Sequence | Set) and not isinstance(strings, bytes)
+    if not is_list or not all(isinstance(text, str) for text in strings):
         raise TypeError(f"stop is {stop!r}; expected a string or strings")
     if not all(strings):
         raise ConfigError(f"stop is {stop!r}; expected strings that are not empty")
-    return strings
+    return tuple(strings)
 
 
 class Answer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import re
 import sys
@@ -150,7 +151,7 @@ def _package_command(
 
 
 def _print_json(content: object, indent: int | None = 1) -> None:
-    print(json.dumps(content, indent=indent))
+    print(json.dumps(content, indent=indent, allow_nan=False))
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -249,10 +250,11 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _facts(answer: Completion, config: GenerationConfig) -> dict[str, Any]:
+    """Return an answer for JSON, which has no infinities: the log of a probability 0 is null."""
     facts = {field.name: getattr(answer, field.name) for field in dataclasses.fields(answer)}
     return facts | {
         "token_ids": answer.token_ids.tolist(),
-        "logprobs": answer.logprobs.tolist(),
+        "logprobs": [log if math.isfinite(log) else None for log in answer.logprobs.tolist()],
         "stats": answer.stats.to_dict(),
         "config": config.to_dict(),
     }

@@ -22,7 +22,10 @@ def _bias(text: str) -> tuple[int, float]:
 
 
 class _Items(argparse.Action):
-    """Items in one word or several, with commas or without; `const` parses one."""
+    """Items in one word or several, with commas or without; `const` parses one.
+
+    The option may come again: its items are added to those before.
+    """
 
     def __call__(
         self,
@@ -31,12 +34,14 @@ class _Items(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Store them: a dict where the option's default is one, else a list."""
+        """Add them: a dict where the option's default is one, else a list."""
         try:
             items = [self.const(item) for word in values for item in word.split(",") if item]
         except (ValueError, argparse.ArgumentTypeError) as problem:
             raise argparse.ArgumentError(self, str(problem)) from None
-        setattr(namespace, self.dest, dict(items) if isinstance(self.default, dict) else items)
+        before = getattr(namespace, self.dest)
+        both = {**before, **dict(items)} if isinstance(before, dict) else [*(before or ()), *items]
+        setattr(namespace, self.dest, both)
 
 
 def add_config(command: argparse.ArgumentParser) -> None:
@@ -54,9 +59,9 @@ def add_config(command: argparse.ArgumentParser) -> None:
         "sub_block_length": "default: the package's, or the block",
         "steps": "passes over the whole generation",
         "threshold": "default 0.9 unless a schedule or another rule is given",
-        "logit_bias": "such as 12=-1.5,7=2",
-        "banned_token_ids": "such as 1,2",
-        "stop_token_ids": "default: the package's end-of-text ids",
+        "logit_bias": "such as 12=-1.5,7=2; may come again",
+        "banned_token_ids": "such as 1,2; may come again",
+        "stop_token_ids": "default: the package's end-of-text ids; may come again",
     }
     for name, default in defaults.items():
         options: dict[str, Any] = {"default": default, "help": notes.get(name)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -102,13 +103,14 @@ def run_tune(options: argparse.Namespace) -> int:
         "settings": [one.to_dict() | {"pareto": one in front} for one in outcomes],
     }
     if options.output is not None:
-        options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        report = json.dumps(found, indent=1, allow_nan=False)
+        options.output.write_text(report + "\n", encoding="utf-8")
     if options.plot is not None:
         title = f"{options.package.absolute().name}: {len(problems)} problems, {scored}"
         drawing = draw(outcomes, title=title, tolerance=options.tolerance)
         options.plot.write_text(drawing, encoding="utf-8")
     if options.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(found, indent=1, allow_nan=False))
         return code
     print(
         f"{llm.engine.backend}, {len(problems)} problems, up to {options.max_new_tokens} new tokens"
@@ -144,6 +146,8 @@ def _check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and not value >= least:
             raise Error(f"{name} is {value}; expected at least {least}")
+    if not math.isfinite(options.tolerance):
+        raise Error(f"tolerance is {options.tolerance}; expected a finite number")
     for path in (options.output, options.plot):
         if path is not None and not path.absolute().parent.is_dir():
             raise Error(f"{path}: there is no folder {path.parent}")

@@ -256,8 +256,11 @@ class LLM:
         before the text and is no part of the completion. The completion has the whole text, the
         gaps' in `filled`, and tokens, given ones included, from the first part on. All gaps are
         filled to their end, whatever is written in them. Event positions count from the prompt's.
-        Errors: ConfigError, also for a text that holds the mask token, or where there is no gap.
+        Errors: TypeError; ConfigError, also for a text that holds the mask token, or where there is
+        no gap.
         """
+        if isinstance(parts, str | bytes) or not isinstance(parts, Sequence):
+            raise TypeError(f"parts is {parts!r}; expected a list of str (text) and int (gaps)")
         mask = self.engine.package.mask_token_id
         canvas = [] if prompt is None else self.encode(prompt, raw=raw)
         if mask in canvas:

@@ -119,6 +119,7 @@ class TextStream:
     """
 
     # Pieces are decoded from a window of tokens, so that an answer's length does not slow it down.
+    # When it holds more than _WINDOW, it moves so as to hold _CONTEXT, or up to twice as many.
     _WINDOW, _CONTEXT = 64, 8
 
     def __init__(self, codec: TextCodec, stop_ids: Iterable[int], stop: Iterable[str] = ()) -> None:
@@ -131,9 +132,9 @@ class TextStream:
         self._waiting: dict[int, int] = {}
         self._ids: list[int] = []
         self._ended = False  # by a stop token
-        self._settled = ""  # the decoded text when the window was last moved,
-        self._context = ""  # its part that the window holds,
-        self._window = 0  # and where that begins in the ids
+        self._window = 0  # where in the ids the window of tokens that are decoded begins,
+        self._settled = ""  # the text before it,
+        self._context = ""  # and how its own text begins
 
     def push(self, positions: Iterable[int], token_ids: Iterable[int]) -> str:
         """Take one pass's commits; return the text that is now final."""
@@ -160,7 +161,7 @@ class TextStream:
     def _advance(self, *, final: bool) -> str:
         if self.stop is not None:
             return ""
-        text = self._decode()
+        text = self._decode(final=final)
         if not final:
             text = text.rstrip("\ufffd")
         start = len(self.text)
@@ -190,16 +191,25 @@ class TextStream:
                 return length
         return 0
 
-    def _decode(self) -> str:
-        text = self._codec.decode(self._ids[self._window :])
-        if text.startswith(self._context):
-            text = self._settled + text[len(self._context) :]
-        else:  # a decoder that rewrites what lies further back
+    def _decode(self, *, final: bool) -> str:
+        decoded = self._codec.decode(self._ids[self._window :])
+        if not decoded.startswith(self._context):  # a decoder that rewrites what lies further back
+            if decoded.endswith("\ufffd") and not final:
+                return self.text  # for an unfinished character: the next tokens mend it
             self._settled, self._context, self._window = "", "", 0
-            text = self._codec.decode(self._ids)
-        if len(self._ids) - self._window > self._WINDOW and not text.endswith("\ufffd"):
-            window = len(self._ids) - self._CONTEXT
-            context = self._codec.decode(self._ids[window:])
-            if context and text.endswith(context):  # it begins with a whole character
-                self._settled, self._context, self._window = text, context, window
+            decoded = self._codec.decode(self._ids)
+        text = self._settled + decoded
+        if len(self._ids) - self._window > self._WINDOW:
+            self._move_window(text)
         return text
+
+    def _move_window(self, text: str) -> None:
+        """Let the window begin near the end of `text`, at a token that begins a character."""
+        latest = len(self._ids) - self._CONTEXT
+        for window in range(latest, latest - self._CONTEXT, -1):
+            decoded = self._codec.decode(self._ids[window:])
+            context = decoded.rstrip("\ufffd")  # what an unfinished character does not change
+            if context and text.endswith(decoded):
+                self._settled = text[: len(text) - len(decoded)]
+                self._context, self._window = context, window
+                return

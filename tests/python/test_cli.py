@@ -116,6 +116,21 @@ def test_lists_may_be_given_with_commas() -> None:
     assert config.stop_token_ids == [3, 5]
 
 
+def test_lists_that_come_again_add_up() -> None:
+    flags = [
+        *("--logit-bias", "5=1", "--logit-bias", "6=-1,7=2", "--logit-bias", "5=3"),
+        *("--banned-token-ids", "1,2", "--banned-token-ids", "4"),
+        *("--stop-token-ids", "3", "--stop-token-ids", "5", "8"),
+    ]
+
+    for _ in range(2):  # and not from one command line to the next
+        config = config_of(cli._parser().parse_args(["generate", "package", *flags]))
+
+        assert config.logit_bias == {5: 3.0, 6: -1.0, 7: 2.0}
+        assert config.banned_token_ids == [1, 2, 4]
+        assert config.stop_token_ids == [3, 5, 8]
+
+
 @pytest.mark.parametrize("flag", ["--logit-bias=12", "--logit-bias=a=1", "--banned-token-ids=x"])
 def test_a_malformed_list_is_wrong_usage(flag: str) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -192,6 +207,19 @@ def test_stop_ends_the_answer_before_it(package_of: PackageOf) -> None:
     assert (stopped["stop"], stopped["finish_reason"]) == ("####", "stop")
     assert stopped["completion_tokens"] > len(stopped["token_ids"]) == len(stopped["logprobs"])
     assert streamed.stdout == stopped["text"] + "\n"
+
+
+def test_the_log_of_a_probability_0_is_null_in_json(package_of: PackageOf) -> None:
+    """So much noise draws tokens that the bias leaves no probability."""
+    noise = ("--logit-bias", "5=5000", "--temperature", "10000", "--max-new-tokens", "4")
+
+    answer = run(
+        "generate", package_of("tiny_math"), "--prompt", "x", *noise, "--ignore-eos", "--json"
+    )
+
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout, parse_constant=pytest.fail)
+    assert found["logprobs"] == [None] * 4
 
 
 def test_infill_fills_the_gaps_of_a_text(package_of: PackageOf) -> None:

@@ -94,9 +94,35 @@ def test_text_streams_from_left_to_right_up_to_the_stop_token() -> None:
     assert stream.finish() == ""
 
 
+@pytest.mark.parametrize("codec", [ByteCodec, RunCodec])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("text", ["漢", "🙂", "é", "x漢", "né🙂漢 ", "👩\u200d👩\u200d👧"])
+def test_a_long_answer_is_not_decoded_again_and_again(
+    text: str, size: int, codec: type[ByteCodec]
+) -> None:
+    """Tokens are bytes, and `size` of them come at once: most pushes end inside a character."""
+    text *= 100
+    encoded = text.encode()
+    decoder = codec()
+    stream = TextStream(decoder, ())
+
+    pieces = [
+        stream.push(range(i, min(i + size, len(encoded))), encoded[i : i + size])
+        for i in range(0, len(encoded), size)
+    ]
+
+    assert "".join(pieces) == text
+    assert decoder.longest <= 100
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(text=st.text(max_size=30), copies=st.integers(1, 20))
-def test_a_long_answer_is_not_decoded_again_and_again(text: str, copies: int) -> None:
+@given(
+    text=st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), max_size=30
+    ),
+    copies=st.integers(1, 20),
+)
+def test_any_long_answer_comes_whole(text: str, copies: int) -> None:
     codec = ByteCodec()
     stream = TextStream(codec, ())
     encoded = (text * copies).encode()
@@ -107,14 +133,41 @@ def test_a_long_answer_is_not_decoded_again_and_again(text: str, copies: int) ->
     assert codec.longest <= 80
 
 
-def test_a_long_answer_of_byte_runs_comes_whole() -> None:
-    """Characters of 3 bytes: a window of tokens may begin inside one."""
-    text = "€" * 60
+@pytest.mark.parametrize("codec", [ByteCodec, RunCodec])
+@pytest.mark.parametrize("stop", ["漢🙂", "字end", "é" * 40])
+@pytest.mark.parametrize("before", ["漢", "🙂", "漢é字🙂e"])
+def test_a_stop_string_is_found_far_behind(before: str, stop: str, codec: type[ByteCodec]) -> None:
+    """The window has moved many times, and the longest stop string does not fit into it."""
+    text = before * 70
+    stream = TextStream(codec(), (), [stop])
+    encoded = (text + stop + "rest").encode()
+
+    pieces = [stream.push([i], [byte]) for i, byte in enumerate(encoded)]
+
+    assert stream.stop == stop
+    assert "".join(pieces) == (text + stop).partition(stop)[0]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(parts=st.lists(st.sampled_from([b"a", "漢".encode(), b"\xe6", b"\xbc\xa2", b"\xff"])))
+def test_bytes_that_make_no_text_stream_as_a_whole_decode(parts: list[bytes]) -> None:
+    encoded = b"".join(parts) * 12
+    stream = TextStream(ByteCodec(), ())
+
+    pieces = [stream.push([i], [byte]) for i, byte in enumerate(encoded)]
+
+    assert "".join(pieces) + stream.finish() == ByteCodec().decode(encoded)
+
+
+def test_a_run_of_bytes_that_ends_inside_a_character_becomes_a_whole_decode() -> None:
+    encoded = ("€" * 60).encode()[:-1]
     stream = TextStream(RunCodec(), ())
 
-    pieces = [stream.push([i], [byte]) for i, byte in enumerate(text.encode())]
+    for i, byte in enumerate(encoded):
+        stream.push([i], [byte])
+    stream.finish()
 
-    assert "".join(pieces) + stream.finish() == text
+    assert stream.text == RunCodec().decode(encoded)
 
 
 def test_a_decoder_that_joins_tokens_streams_the_same_text(llm: LLM) -> None:
@@ -314,6 +367,12 @@ def test_parts_that_make_no_sense_are_named(llm: LLM) -> None:
         llm.infill(["a", 1.5])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match=r"the prompt holds the mask token"):
         llm.infill(["a", 2], prompt=f"a {mask}")
+
+
+@pytest.mark.parametrize("parts", ["abc", "", b"abc", {"a": 2}, {3}, 3, None])
+def test_parts_are_a_list(parts: Any, llm: LLM) -> None:
+    with pytest.raises(TypeError, match=r"parts is .*; expected a list of str .* and int"):
+        llm.infill(parts)
 
 
 def test_a_mask_token_in_a_prompt_points_to_infill(llm: LLM) -> None:

@@ -164,6 +164,10 @@ def test_a_callback_goes_on_hearing_and_can_abort() -> None:
         (["a", ""], ConfigError, "not empty"),
         ([3], TypeError, r"stop is \[3\]"),
         (b"ab", TypeError, "expected a string or strings"),
+        (b"", TypeError, r"stop is b''"),
+        ({"a": 1}, TypeError, r"stop is \{'a': 1\}; expected a string or strings"),
+        ({}, TypeError, r"stop is \{\}"),
+        (0, TypeError, "stop is 0"),
     ],
 )
 def test_stops_that_make_no_sense_are_named(stop: Any, error: Any, words: str) -> None:

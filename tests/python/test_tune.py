@@ -317,6 +317,7 @@ def test_ctrl_c_ends_the_sweep_with_what_was_measured(
     [
         (["--count", "0"], "count is 0; expected at least 1"),
         (["--tolerance", "-1"], "tolerance is -1.0; expected at least 0"),
+        (["--tolerance", "inf"], "tolerance is inf; expected a finite number"),
         (["--plot", "plot.png"], "plot.png: expected a name that ends in .svg"),
         (["--output", "nowhere/report.json"], "nowhere/report.json: there is no folder nowhere"),
     ],

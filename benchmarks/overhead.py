@@ -4,8 +4,8 @@
 
 C++: GenerationStats.total_seconds - graph_seconds. Python: wall clock around Engine.generate() less
 graph_seconds, thus with the conversion of prompt and result; the same with a callback, and around
-LLM.stream_events() with a stop string, read by another thread than the engine's. Per mode, the
-median of the repeats.
+LLM.stream_events(), read by another thread than the engine's, without and with a stop string. Per
+mode, the median of the repeats.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ def listen(event: CommitEvent) -> None:
     """Stand for a caller's callback."""
 
 
-def stream(llm: LLM, prompt: list[int], config: GenerationConfig) -> GenerationStats:
-    *_, last = llm.stream_events(prompt, config, stop="a text that no model writes")
+def stream(
+    llm: LLM, prompt: list[int], config: GenerationConfig, stop: str | None
+) -> GenerationStats:
+    *_, last = llm.stream_events(prompt, config, stop=stop)
     assert last.completion is not None
     return last.completion.stats
 
@@ -47,7 +49,8 @@ def measure(llm: LLM, fields: dict[str, Any], repeat: int) -> dict[str, float]:
     ways: dict[str, Callable[[], GenerationStats]] = {
         "python_us": lambda: engine.generate(prompt, config).stats,
         "callback_us": lambda: engine.generate(prompt, config, listen).stats,
-        "stream_us": lambda: stream(llm, prompt, config),
+        "stream_us": lambda: stream(llm, prompt, config, None),
+        "stop_us": lambda: stream(llm, prompt, config, "a text that no model writes"),
     }
     found: dict[str, list[float]] = {"cpp_us": []} | {key: [] for key in ways}
     passes = engine.generate(prompt, config).num_passes  # the first one warms up
@@ -74,11 +77,13 @@ def main() -> int:
     engine = llm.engine
     rows = {name: measure(llm, fields, options.repeat) for name, fields in MODES.items()}
     print(f"{engine.backend}; microseconds per pass outside the graph, median of {options.repeat}")
-    print(f"{'mode':24}{'passes':>8}{'C++':>8}{'Python':>8}{'with callback':>15}{'stream':>8}")
+    print(
+        f"{'mode':24}{'passes':>8}{'C++':>8}{'Python':>8}{'with callback':>15}{'stream':>8}{'stop':>8}"
+    )
     for name, row in rows.items():
         print(
             f"{name:24}{row['passes']:>8.0f}{row['cpp_us']:>8.1f}{row['python_us']:>8.1f}"
-            f"{row['callback_us']:>15.1f}{row['stream_us']:>8.1f}"
+            f"{row['callback_us']:>15.1f}{row['stream_us']:>8.1f}{row['stop_us']:>8.1f}"
         )
     if options.output is not None:
         report = {"backend": engine.backend, "repeat": options.repeat, "modes": rows}

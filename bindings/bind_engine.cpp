@@ -74,6 +74,26 @@ class Calls {
   std::size_t next_sweep_ = 64;
 };
 
+// Keeps this thread known to Python as long as it lives: making its state anew for every callback
+// would take many times as long as the callback.
+class PythonThread {
+ public:
+  static void introduce() { static thread_local const PythonThread thread; }
+
+  PythonThread() : state_(PyGILState_Ensure()), saved_(PyEval_SaveThread()) {}
+  ~PythonThread() {
+    if (Calls::get().closing()) return;  // Python may be gone
+    PyEval_RestoreThread(saved_);
+    PyGILState_Release(state_);
+  }
+  PythonThread(const PythonThread&) = delete;
+  PythonThread& operator=(const PythonThread&) = delete;
+
+ private:
+  PyGILState_STATE state_;
+  PyThreadState* saved_;
+};
+
 // A Python object that any thread may let go of.
 class Shared {
  public:
@@ -116,6 +136,7 @@ class Callbacks {
   bool commit(const CommitEvent& event) {
     if (Calls::get().closing()) return false;
     if (on_commit_.get().is_none()) return true;  // without a look at the GIL
+    PythonThread::introduce();
     const nb::gil_scoped_acquire gil;
     try {
       const nb::object answer = on_commit_.get()(OwnedEvent(event));

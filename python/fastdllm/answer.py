@@ -77,10 +77,12 @@ def stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 class Answer:
-    """One request: submitted by start(), its text kept by the engine's thread.
+    """One request: submitted by start(), and its text.
 
     A request that nobody watches (no stop string, no callback, no stream) costs no Python between
-    its passes. Editing models' tokens become text when their block is finished.
+    its passes. With a stop string the engine's thread keeps the text, so that the request ends with
+    the pass that completes it; else who streams does, and the engine hardly waits for Python.
+    Editing models' tokens become text when their block is finished.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class Answer:
         self._edits = config.editing_threshold is not None
         self._watched = bool(stop)
         self._on_commit = on_commit
-        self._on_event: Callable[[StreamEvent], object] | None = None
+        self._on_event: Callable[[StreamEvent | CommitEvent], None] | None = None
         ends_text = config.stop_at == "token"
         self._text = TextStream(codec, self._stop_ids if ends_text else (), stop)
         self._unsettled: dict[int, int] = {}  # tokens that can still be edited
@@ -112,16 +114,21 @@ class Answer:
     def start(
         self,
         *,
-        on_event: Callable[[StreamEvent], object] | None = None,
+        on_event: Callable[[StreamEvent | CommitEvent], None] | None = None,
         on_done: Callable[[], None] | None = None,
     ) -> None:
         """Submit the request; what is given is called on the engine's thread.
 
+        on_event: gets what event() makes an event of, in the same order, once.
         Errors: ConfigError; OverloadedError, after which it may be started again.
         """
         self._on_event = on_event
-        told = self._take if self._watched or on_event is not None else self._on_commit
+        told = self._take if self._watched else on_event or self._on_commit
         self._request = self._engine.submit(self._ids, self._config, told, on_done)
+
+    def event(self, told: StreamEvent | CommitEvent) -> StreamEvent:
+        """Return the event of what on_event was told."""
+        return told if isinstance(told, StreamEvent) else self._event_of(told)
 
     def cancel(self) -> None:
         """End the request between two passes, if it runs, and let go of it."""
@@ -144,15 +151,20 @@ class Answer:
         piece, completion = self._finish()
         return StreamEvent(piece=piece, text=completion.text, completion=completion)
 
-    def _take(self, event: CommitEvent) -> bool | None:
-        self._unsettled.update(zip(event.positions.tolist(), event.token_ids.tolist(), strict=True))
+    def _event_of(self, commit: CommitEvent) -> StreamEvent:
+        tokens = zip(commit.positions.tolist(), commit.token_ids.tolist(), strict=True)
+        self._unsettled.update(tokens)
         piece = ""
-        if not self._edits or event.block_finished:
+        if not self._edits or commit.block_finished:
             piece = self._text.push(self._unsettled.keys(), self._unsettled.values())
             self._unsettled.clear()
+        return StreamEvent(piece=piece, text=self._text.text, commit=commit)
+
+    def _take(self, commit: CommitEvent) -> bool | None:
+        event = self._event_of(commit)
         if self._on_event is not None:
-            self._on_event(StreamEvent(piece=piece, text=self._text.text, commit=event))
-        go_on = self._on_commit(event) if self._on_commit is not None else None
+            self._on_event(event)
+        go_on = self._on_commit(commit) if self._on_commit is not None else None
         return False if self._text.stop is not None else go_on
 
     def _finish(self) -> tuple[str, Completion]:

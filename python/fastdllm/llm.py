@@ -14,7 +14,7 @@ from typing import TypeGuard, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdllm._core import ConfigError, GenerationConfig, PackageError
+from fastdllm._core import CommitEvent, ConfigError, GenerationConfig, PackageError
 from fastdllm.answer import (
     Answer,
     CommitCallback,
@@ -355,23 +355,23 @@ async def _apieces(events: AsyncGenerator[StreamEvent, None]) -> AsyncGenerator[
 
 
 def _events(answer: Answer) -> Generator[StreamEvent, None, None]:
-    arrived: queue.SimpleQueue[StreamEvent | None] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[StreamEvent | CommitEvent | None] = queue.SimpleQueue()
     try:
         answer.start(on_event=arrived.put, on_done=lambda: arrived.put(None))
-        while (event := arrived.get()) is not None:
-            yield event
+        while (told := arrived.get()) is not None:
+            yield answer.event(told)
         yield answer.last_event()
     finally:
         answer.cancel()
 
 
 async def _aevents(answer: Answer) -> AsyncGenerator[StreamEvent, None]:
-    arrived: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
+    arrived: asyncio.Queue[StreamEvent | CommitEvent | None] = asyncio.Queue()
     put = _on_loop(arrived.put_nowait)
     try:
         answer.start(on_event=put, on_done=lambda: put(None))
-        while (event := await arrived.get()) is not None:
-            yield event
+        while (told := await arrived.get()) is not None:
+            yield answer.event(told)
         yield answer.last_event()
     finally:
         answer.cancel()

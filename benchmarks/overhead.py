@@ -77,9 +77,8 @@ def main() -> int:
     engine = llm.engine
     rows = {name: measure(llm, fields, options.repeat) for name, fields in MODES.items()}
     print(f"{engine.backend}; microseconds per pass outside the graph, median of {options.repeat}")
-    print(
-        f"{'mode':24}{'passes':>8}{'C++':>8}{'Python':>8}{'with callback':>15}{'stream':>8}{'stop':>8}"
-    )
+    columns = f"{'C++':>8}{'Python':>8}{'with callback':>15}{'stream':>8}{'stop':>8}"
+    print(f"{'mode':24}{'passes':>8}{columns}")
     for name, row in rows.items():
         print(
             f"{name:24}{row['passes']:>8.0f}{row['cpp_us']:>8.1f}{row['python_us']:>8.1f}"

@@ -317,6 +317,7 @@ void Scheduler::finish(Job& job, std::exception_ptr problem) {
 }
 
 void Scheduler::leave(Job& job, std::exception_ptr problem) {
+  GenerationResult result;
   try {
     used_bytes_ -= job.charged;
     stacked_bytes_ -= job.charged > 0 ? job.stacked : 0;
@@ -324,15 +325,19 @@ void Scheduler::leave(Job& job, std::exception_ptr problem) {
       if (job.cache->batch() > 1) job.cache->drop_committed(0);  // of a masked prompt
       idle_.push_back(std::move(job.cache));
     }
-    if (!problem) job.promise.set_value(job.loop->result());
+    if (!problem) result = job.loop->result();
   } catch (...) {
     problem = std::current_exception();
   }
   {
     const std::lock_guard lock(mutex_);
-    --under_way_;
+    --under_way_;  // before who waits for this one may ask for the next
   }
-  if (problem) job.promise.set_exception(std::move(problem));
+  if (problem) {
+    job.promise.set_exception(std::move(problem));
+  } else {
+    job.promise.set_value(std::move(result));
+  }
   job.loop.reset();
   try {
     if (job.on_done) job.on_done();

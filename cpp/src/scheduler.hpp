@@ -78,8 +78,6 @@ class Scheduler : public std::enable_shared_from_this<Scheduler> {
   [[nodiscard]] const Model& model() const noexcept { return model_; }
 
  private:
-  using Jobs = std::vector<std::shared_ptr<Job>>;
-
   void start_thread();
   void serve();
   void admit();
@@ -100,7 +98,7 @@ class Scheduler : public std::enable_shared_from_this<Scheduler> {
   EngineLimits limits_;
 
   // Of the thread alone.
-  Jobs running_;
+  std::vector<std::shared_ptr<Job>> running_;
   std::vector<Job*> group_;
   std::vector<Feed*> feeds_;
   std::vector<std::unique_ptr<BlockCache>> idle_;  // of requests that have ended, oldest first

@@ -304,6 +304,13 @@ TEST(Scheduler, NobodyMayWaitIsNoRefusalWhereThereIsRoom) {
   EXPECT_TRUE(refused);
 }
 
+TEST(Scheduler, WhoHasAnAnswerMayAskTheNextWhereNobodyMayWait) {
+  Scripted s({.max_batch = 1, .max_waiting = 0});
+  for (int i = 0; i < 500; ++i) {
+    EXPECT_EQ(s.engine.generate({}, {.max_new_tokens = 1}).token_ids.size(), 1U);
+  }
+}
+
 TEST(Scheduler, DestroyingTheEngineEndsItsRequests) {
   std::vector<Request> requests;
   {

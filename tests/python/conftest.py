@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,17 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT.parent / "shared" / "golden"
 PackageOf = Callable[[str], Path]
 EngineOf = Callable[[str], fastdllm.Engine]
+
+
+def run_python(program: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """Run a program of the interpreter's own; its output, whatever its exit status."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def checkpoint_folder(name: str) -> Path:

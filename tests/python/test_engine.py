@@ -19,7 +19,7 @@ import pytest
 import fastdllm
 from fastdllm import CommitEvent, ConfigError, Engine, GenerationConfig, NumericError
 
-from conftest import EngineOf, PackageOf
+from conftest import EngineOf, PackageOf, run_python
 
 
 def generate_with_events(
@@ -225,12 +225,6 @@ def test_a_missing_library_lists_what_was_tried(package_of: PackageOf) -> None:
     assert "/nowhere/libonnxruntime.so" in answer.stdout
 
 
-def run_python(program: str, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", program, *args], capture_output=True, text=True, timeout=60
-    )
-
-
 def test_other_threads_run_during_a_generation(package_of: PackageOf) -> None:
     engine = Engine(package_of("tiny_math"), threads=1)
     config = GenerationConfig(max_new_tokens=128, cache="none", ignore_eos=True)
@@ -326,13 +320,7 @@ print("leaving")
 
 
 def test_leaving_the_process_ends_what_still_runs(package_of: PackageOf) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", EXIT_WITH_OPEN_STREAM, package_of("tiny_math")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_python(EXIT_WITH_OPEN_STREAM, package_of("tiny_math"))
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
 
@@ -362,13 +350,7 @@ worker.join()
 
 
 def test_ctrl_c_ends_the_wait_for_a_busy_engine(package_of: PackageOf) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WAITING, package_of("tiny_math")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_python(WAITING, package_of("tiny_math"))
 
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 

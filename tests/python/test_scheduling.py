@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -16,7 +14,7 @@ import pytest
 import fastdllm
 from fastdllm import CommitEvent, ConfigError, Engine, GenerationConfig, OverloadedError, Request
 
-from conftest import PackageOf
+from conftest import PackageOf, run_python
 from held import LONG, SECONDS, SHORT, Held
 
 
@@ -343,13 +341,7 @@ print("leaving")
 
 @pytest.mark.parametrize("how", ["open", "last"])
 def test_a_process_may_leave_with_requests_under_way(how: str, package_of: PackageOf) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LEAVING, str(package_of("llada-mha")), how],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    done = run_python(LEAVING, str(package_of("llada-mha")), how)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
 
@@ -373,13 +365,7 @@ print(len(engine.generate([1, 2, 3], config).token_ids))
 
 
 def test_a_forked_process_is_told_that_nobody_serves_there(package_of: PackageOf) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORKED, package_of("llada-mha")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_python(FORKED, package_of("llada-mha"))
 
     told, answered = done.stdout.splitlines()
     assert told.startswith("the engine has served requests before this process was forked")

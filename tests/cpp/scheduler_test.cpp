@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <latch>
 #include <stdexcept>
 #include <string>
@@ -315,6 +316,10 @@ TEST(Scheduler, DestroyingTheEngineEndsItsRequests) {
   std::vector<Request> requests;
   {
     Scripted s({.max_batch = 2});
+    // 400 passes of this length: none ends by itself before the engine is destroyed.
+    s.session->before_run = [](std::int64_t) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    };
     for (int i = 0; i < 5; ++i) requests.push_back(s.engine.submit({}, {.max_new_tokens = 400}));
     while (s.session->runs.load() == 0) std::this_thread::yield();
   }

@@ -1,0 +1,115 @@
+// Text in, text out: an engine with a package's tokenizer and chat format. Part of fastdllm::text.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fastdllm/engine.hpp"
+#include "fastdllm/export.h"
+#include "fastdllm/generation.hpp"
+#include "fastdllm/text.hpp"
+
+namespace fastdllm {
+
+/// An answer: its text without special tokens, and what the engine says of it. The fields are those
+/// of Python's Completion.
+struct Completion {
+  std::string text;
+  /// Up to the end-of-text token that ended the answer, or the last one that holds text before the
+  /// stop string.
+  std::vector<std::int32_t> token_ids;
+  std::vector<double> logprobs;  ///< one per token
+  FinishReason finish_reason = FinishReason::length;
+  std::optional<std::string> stop;  ///< the stop string that ended the text
+  std::int64_t num_passes = 0;
+  std::int64_t prompt_tokens = 0;
+  std::int64_t completion_tokens = 0;  ///< the stop string or end-of-text token included
+  GenerationStats stats;
+};
+
+/// One pass of an answer. piece: the text that became final with it, often ""; text: all final
+/// text. Borrowed, valid during the callback only.
+struct TextEvent {
+  const CommitEvent& commit;
+  std::string_view piece;
+  std::string_view text;
+};
+
+/// Called after every pass, on the engine's thread; false ends the answer with `abort`.
+using TextCallback = std::function<bool(const TextEvent&)>;
+
+/// Of one request, beside its GenerationConfig.
+struct TextOptions {
+  std::vector<std::string> stop{};  ///< strings, none empty, before which the text ends
+  bool raw = false;                 ///< a prompt as it stands, without the chat format
+};
+
+/// An answer under way. Copies are the same answer; thread-safe.
+class FASTDLLM_API TextRequest {
+ public:
+  TextRequest() = default;
+  /// Waits. Errors: those of Engine::generate() during a pass and what the callback threw.
+  [[nodiscard]] Completion result() const;
+  [[nodiscard]] bool wait_for(std::chrono::nanoseconds time) const;
+  [[nodiscard]] bool done() const { return wait_for({}); }
+  void cancel() const noexcept;
+
+ private:
+  friend class LLM;
+  struct State;
+  explicit TextRequest(std::shared_ptr<State> state) noexcept;
+  std::shared_ptr<State> state_;
+};
+
+/// A package with its text. Safe to use from many threads: requests are decoded side by side by one
+/// Engine, see there.
+class FASTDLLM_API LLM {
+ public:
+  /// Errors: Error{bad_package}, also for a package without a tokenizer (use Engine then);
+  /// Error{backend}; Error{bad_config}.
+  explicit LLM(const std::filesystem::path& package, const SessionOptions& options = {},
+               const EngineLimits& limits = {});
+  /// For an engine of your own (tests do this).
+  LLM(Engine engine, TextCodec codec);
+  /// Ends the requests under way.
+  ~LLM();
+  LLM(LLM&&) noexcept;
+  LLM& operator=(LLM&&) noexcept;
+
+  /// A prompt is one user message through the chat format if the package has one. Errors:
+  /// Error{bad_config}, Error{overloaded}; see Engine::generate().
+  [[nodiscard]] Completion generate(std::string_view prompt, const GenerationConfig& config = {},
+                                    const TextOptions& options = {},
+                                    const TextCallback& on_text = {});
+  [[nodiscard]] Completion chat(std::span<const Message> messages,
+                                const GenerationConfig& config = {},
+                                const TextOptions& options = {}, const TextCallback& on_text = {});
+  /// The same without waiting.
+  [[nodiscard]] TextRequest submit(std::string_view prompt, const GenerationConfig& config = {},
+                                   const TextOptions& options = {}, TextCallback on_text = {},
+                                   DoneCallback on_done = {});
+  [[nodiscard]] TextRequest submit_chat(std::span<const Message> messages,
+                                        const GenerationConfig& config = {},
+                                        const TextOptions& options = {}, TextCallback on_text = {},
+                                        DoneCallback on_done = {});
+
+  /// The ids of a prompt, as generate() sees it.
+  [[nodiscard]] std::vector<std::int32_t> encode(std::string_view prompt, bool raw = false) const;
+
+  [[nodiscard]] Engine& engine() noexcept;
+  [[nodiscard]] const TextCodec& codec() const noexcept;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace fastdllm

@@ -1,0 +1,1 @@
+#include "fastdllm/tokenizer.hpp"

@@ -9,12 +9,13 @@
 #include <span>
 #include <string>
 
+#include "fastdllm/export.h"
 #include "fastdllm/tensor.hpp"
 
 namespace fastdllm {
 
 /// Memory that lives where the backend computes. Freed with the object.
-class Memory {
+class FASTDLLM_API Memory {
  public:
   virtual ~Memory() = default;
   Memory(const Memory&) = delete;
@@ -26,7 +27,7 @@ class Memory {
 };
 
 /// One loaded graph. Not thread-safe: one thread at a time. Errors: Error{backend}.
-class Session {
+class FASTDLLM_API Session {
  public:
   virtual ~Session() = default;
   Session(const Session&) = delete;
@@ -66,7 +67,7 @@ struct SessionOptions {
 };
 
 /// Loads a package's graph; its external weights lie beside it.
-[[nodiscard]] std::unique_ptr<Session> open_session(const std::filesystem::path& graph,
-                                                    const SessionOptions& options);
+[[nodiscard]] FASTDLLM_API std::unique_ptr<Session> open_session(const std::filesystem::path& graph,
+                                                                 const SessionOptions& options);
 
 }  // namespace fastdllm

@@ -123,13 +123,7 @@ OptionGroup ConfigOptions::options() {
 }
 
 GenerationConfig ConfigOptions::config() const {
-  GenerationConfig config = config_;
-  const bool by_schedule = config.remasking == Remasking::entropy ||
-                           config.remasking == Remasking::sequential ||
-                           config.remasking == Remasking::origin;
-  const bool has_rule = config.steps || config.steps_per_block || config.eps || config.factor ||
-                        config.threshold || config.frechet || config.entropy_bound;
-  if (!by_schedule && !has_rule) config.threshold = 0.9;
+  GenerationConfig config = with_default_rule(config_);
   validate(config);
   return config;
 }

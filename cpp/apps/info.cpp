@@ -1,4 +1,5 @@
 // fastdllm-cli info: what a package is, or what this build can do.
+#include <fastdllm/version.h>
 #include <cstdio>
 #include <fstream>
 #include <memory>
@@ -76,20 +77,24 @@ int info_of_package(const Options& options) {
   return 0;
 }
 
+std::string joined(const auto& words) {
+  std::string text;
+  for (const auto& word : words) text.append(text.empty() ? "" : ", ").append(word);
+  return text;
+}
+
 int info_of_build(const Options& options) {
   if (options.json) {
-    print_json({{"version", FASTDLLM_VERSION},
+    print_json({{"version", version()},
                 {"package_format", supported_format_version},
-                {"precisions", precisions}});
+                {"precisions", precisions},
+                {"backends", built_backends()}});
     return 0;
   }
-  std::string known;
-  for (const std::string_view precision : precisions) {
-    known.append(known.empty() ? "" : ", ").append(precision);
-  }
-  print_facts({{"fastdllm", FASTDLLM_VERSION},
+  print_facts({{"fastdllm", version()},
                {"package format", "up to version " + std::to_string(supported_format_version)},
-               {"precisions", known}});
+               {"precisions", joined(precisions)},
+               {"backends", joined(built_backends())}});
   return 0;
 }
 

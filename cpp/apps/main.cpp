@@ -1,5 +1,6 @@
 // fastdllm-cli: generate, chat, info, check, bench, on the public API alone.
 // Exit codes: 0 success; 1 failure, one line on stderr; 2 wrong usage; 130 interrupted by Ctrl-C.
+#include <fastdllm/version.h>
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -56,7 +57,7 @@ int run_any(std::vector<std::string> words) {
     return 0;
   }
   if (name == "--version") {
-    print("fastdllm " FASTDLLM_VERSION "\n");
+    print(std::string("fastdllm ") + version() + "\n");
     return 0;
   }
   const auto found = std::find_if(commands.begin(), commands.end(),

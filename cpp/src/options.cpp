@@ -214,6 +214,16 @@ const Option& named(std::string_view name) {
 
 }  // namespace
 
+GenerationConfig with_default_rule(GenerationConfig config) {
+  const bool by_schedule = config.remasking == Remasking::entropy ||
+                           config.remasking == Remasking::sequential ||
+                           config.remasking == Remasking::origin;
+  const bool has_rule = config.steps || config.steps_per_block || config.eps || config.factor ||
+                        config.threshold || config.frechet || config.entropy_bound;
+  if (!by_schedule && !has_rule) config.threshold = 0.9;
+  return config;
+}
+
 std::span<const std::string_view> option_names() noexcept {
   return names;
 }

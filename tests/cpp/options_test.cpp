@@ -119,6 +119,18 @@ TEST(Options, WhatDoesNotParseChangesNothing) {
   EXPECT_EQ(config, full_config());
 }
 
+TEST(Options, TheDefaultRuleGivesWayToAnyOther) {
+  EXPECT_EQ(with_default_rule({}).threshold, 0.9);
+  EXPECT_EQ(with_default_rule(with("temperature", "0.8")).threshold, 0.9);
+  for (const auto& [name, value] :
+       {std::pair("steps", "8"), std::pair("steps_per_block", "8"), std::pair("eps", "0.1"),
+        std::pair("factor", "1"), std::pair("threshold", "0.5"), std::pair("frechet", "0.2"),
+        std::pair("entropy_bound", "0.1"), std::pair("remasking", "entropy"),
+        std::pair("remasking", "sequential"), std::pair("remasking", "origin")}) {
+    EXPECT_EQ(with_default_rule(with(name, value)), with(name, value)) << name;
+  }
+}
+
 TEST(Options, RangesAreForValidateToSay) {
   const GenerationConfig config = with("threshold", "nan");
   EXPECT_THROW(validate(config), Error);

@@ -113,6 +113,10 @@ struct GenerationConfig {
 /// Errors: Error{bad_config} naming the option, what is allowed and what was found.
 FASTDLLM_API void validate(const GenerationConfig& config);
 
+/// The config as programs offer it that let a user name options: with threshold 0.9, the paper's,
+/// unless it names a rule or a schedule, which is then what it says.
+[[nodiscard]] FASTDLLM_API GenerationConfig with_default_rule(GenerationConfig config);
+
 /// The names of the fields, in their order.
 [[nodiscard]] FASTDLLM_API std::span<const std::string_view> option_names() noexcept;
 /// Sets a field from text: a number, a name, "true" or "false", ids "1,2,3", biases "12=-1.5,7=2",

@@ -52,7 +52,7 @@ def test_a_project_builds_with_the_library_of_the_wheel(
 
     ran = run(
         tmp_path / "consumer",
-        FASTDLLM_TEST_PACKAGE=str(package_of("mha")),
+        FASTDLLM_TEST_PACKAGE=str(package_of("tiny_math")),
         FASTDLLM_ONNXRUNTIME=find_onnxruntime(),
     )
     assert ran.returncode == 0, ran.stderr

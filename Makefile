@@ -13,6 +13,7 @@ STAMP := $(VENV)/.installed
 SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -not -path '*/__pycache__/*') \
            CMakeLists.txt pyproject.toml
 
+.PHONY: dist test-clang system-clang
 .PHONY: demo test test-cpp test-sanitize test-python lint types bench format system clean
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
@@ -22,6 +23,14 @@ test: lint test-cpp test-sanitize test-python types
 
 # --- set-up -----------------------------------------------------------------------------------
 # Debian packages that are missing, where this user may install them.
+define APT_INSTALL
+if [ -n "$$missing" ]; then \
+  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+  echo "installing:$$missing"; \
+  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+fi
+endef
+
 system:
 	@missing=""; \
 	command -v g++ >/dev/null || missing="$$missing g++"; \
@@ -34,11 +43,12 @@ system:
 	command -v pkg-config >/dev/null || missing="$$missing pkg-config"; \
 	[ -e /usr/include/pcre2.h ] || missing="$$missing libpcre2-dev"; \
 	[ -e /usr/include/utf8proc.h ] || missing="$$missing libutf8proc-dev"; \
-	if [ -n "$$missing" ]; then \
-	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	  echo "installing:$$missing"; \
-	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
-	fi
+	$(APT_INSTALL)
+
+# clang 14 is the oldest that is supported, and Debian 12's; newer systems have a newer one only.
+CLANG ?= $(shell command -v clang-14 || echo clang)
+system-clang: | system
+	@missing=""; command -v $(CLANG) >/dev/null || missing=" clang"; $(APT_INSTALL)
 
 .deps/include/onnxruntime_cxx_api.h: | system
 	cpp/cmake/get_headers.sh .deps
@@ -72,6 +82,12 @@ test-cpp: .deps/include/onnxruntime_cxx_api.h $(PACKAGE)/fastdllm.json
 	FASTDLLM_ONNXRUNTIME=$$($(BIN)/python -c 'from fastdllm.engine import find_onnxruntime as f; print(f())') \
 	  ctest --preset dev
 
+# The same sources, without a warning, with the other compiler.
+test-clang: .deps/include/onnxruntime_cxx_api.h | system-clang
+	cmake --preset clang -DCMAKE_C_COMPILER=$(CLANG) -DCMAKE_CXX_COMPILER=$(subst clang,clang++,$(CLANG))
+	cmake --build --preset clang
+	ctest --preset clang
+
 test-sanitize: .deps/include/onnxruntime_cxx_api.h
 	cmake --preset sanitize
 	cmake --build --preset sanitize
@@ -93,6 +109,10 @@ format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	git ls-files -co --exclude-standard '*.cpp' '*.hpp' | xargs $(BIN)/clang-format -i
+
+# build/dist/fastdllm-VERSION-Linux-ARCH.tar.gz: libraries, headers, fastdllm-cli.
+dist: .deps/include/onnxruntime_cxx_api.h
+	cmake --workflow --preset dist
 
 bench: $(PACKAGE)/fastdllm.json
 	$(BIN)/python benchmarks/compare_torch.py $(PACKAGE) $(MODEL)

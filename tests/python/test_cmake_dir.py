@@ -50,13 +50,14 @@ def test_a_project_builds_with_the_library_of_the_wheel(
     built = run("cmake", "--build", tmp_path)
     assert built.returncode == 0, built.stdout + built.stderr
 
-    ran = run(
-        tmp_path / "consumer",
-        FASTDLLM_TEST_PACKAGE=str(package_of("tiny_math")),
-        FASTDLLM_ONNXRUNTIME=find_onnxruntime(),
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "40 tokens" in ran.stdout
+    for program in ("consumer", "c_consumer"):
+        ran = run(
+            tmp_path / program,
+            FASTDLLM_TEST_PACKAGE=str(package_of("tiny_math")),
+            FASTDLLM_ONNXRUNTIME=find_onnxruntime(),
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert "40 tokens" in ran.stdout
 
 
 def test_text_is_refused_with_the_way_to_get_it(cmake_dir: Path, tmp_path: Path) -> None:

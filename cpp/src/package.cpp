@@ -8,6 +8,7 @@
 
 #include "concat.hpp"
 #include "json_reader.hpp"
+#include "json_text.hpp"
 #include "package_json.hpp"
 #include "sha256.hpp"
 
@@ -161,11 +162,8 @@ json read_json(const std::filesystem::path& path) {
     reject(concat(path.string(), ": is ", size, " bytes; expected at most ", largest));
   }
   std::ifstream file(path, std::ios::binary);
-  try {
-    return json::parse(file);
-  } catch (const json::exception& problem) {
-    reject(concat(path.string(), ": not valid JSON: ", problem.what()));
-  }
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  return parse_json(text, path.string());
 }
 
 PackageInfo read_package(const std::filesystem::path& folder) {

@@ -12,7 +12,7 @@ from fastdllm.engine import LIBRARY_VARIABLE, find_onnxruntime
 
 from conftest import ROOT
 
-BUILD = ROOT / "build" / "dev"
+BUILD = Path(os.environ.get("FASTDLLM_BUILD_DIR", ROOT / "build" / "dev"))
 ENVIRONMENT = {**os.environ, LIBRARY_VARIABLE: find_onnxruntime()}
 
 

@@ -14,6 +14,7 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
            CMakeLists.txt pyproject.toml
 
 .PHONY: demo test test-cpp test-sanitize test-python lint types bench format system clean
+.PHONY: test-aarch64 system-aarch64 wheels test-wheels
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
 
@@ -93,6 +94,31 @@ format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	git ls-files -co --exclude-standard '*.cpp' '*.hpp' | xargs $(BIN)/clang-format -i
+
+# --- 64-bit ARM: a cross build, its tests under qemu-user; wheels ----------------------------------
+ORT_VERSION = $$($(BIN)/python -c 'from importlib.metadata import version; print(version("onnxruntime"))')
+system-aarch64: | system
+	@missing=""; \
+	command -v aarch64-linux-gnu-g++ >/dev/null || missing="$$missing g++-aarch64-linux-gnu"; \
+	command -v qemu-aarch64-static >/dev/null || missing="$$missing qemu-user-static"; \
+	if [ -n "$$missing" ]; then \
+	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  echo "installing:$$missing"; \
+	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
+.deps/aarch64/root/usr: $(STAMP) | system-aarch64
+	cpp/cmake/get_aarch64.sh .deps/aarch64 $(ORT_VERSION) $(abspath $(BIN)/python)
+	@touch $@
+
+test-aarch64: .deps/aarch64/root/usr .deps/include/onnxruntime_cxx_api.h $(PACKAGE)/fastdllm.json
+	cmake --preset aarch64
+	cmake --build --preset aarch64
+	ctest --preset aarch64
+	cmake --preset dev
+	cmake --build --preset dev --target decode_cases
+	tests/aarch64/same_tokens.sh $(abspath $(PACKAGE)) \
+	  $$($(BIN)/python -c 'from fastdllm.engine import find_onnxruntime as f; print(f())')
 
 bench: $(PACKAGE)/fastdllm.json
 	$(BIN)/python benchmarks/compare_torch.py $(PACKAGE) $(MODEL)

@@ -146,7 +146,7 @@ std::unique_ptr<Session> open_graph(const PackageInfo& package, const SessionOpt
   if (options.threads < 0 || options.threads > most_threads) {
     reject(concat("threads is ", options.threads, "; expected 0 (automatic) to ", most_threads));
   }
-  return open_session(package.graph, options);
+  return open_session(package, options);
 }
 
 }  // namespace

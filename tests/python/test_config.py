@@ -1,4 +1,4 @@
-"""The options of a generation are the same in five places."""
+"""The options of a generation are the same wherever they are named."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ def test_the_cpp_struct_has_the_fields_in_this_order() -> None:
     ]
 
     assert [member[1] for member in members if member is not None] == FIELDS
+
+
+def test_cpp_knows_each_by_name() -> None:
+    table = (ROOT / "cpp/src/options.cpp").read_text("utf-8")
+
+    assert re.findall(r'option<&Config::(\w+)>\("(\w+)"\)', table) == [(f, f) for f in FIELDS]
 
 
 def test_python_has_them_as_keywords_and_properties() -> None:

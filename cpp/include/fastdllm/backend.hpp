@@ -8,13 +8,15 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
+#include "fastdllm/export.h"
 #include "fastdllm/tensor.hpp"
 
 namespace fastdllm {
 
 /// Memory that lives where the backend computes. Freed with the object.
-class Memory {
+class FASTDLLM_API Memory {
  public:
   virtual ~Memory() = default;
   Memory(const Memory&) = delete;
@@ -26,7 +28,7 @@ class Memory {
 };
 
 /// One loaded graph. Not thread-safe: one thread at a time. Errors: Error{backend}.
-class Session {
+class FASTDLLM_API Session {
  public:
   virtual ~Session() = default;
   Session(const Session&) = delete;
@@ -59,14 +61,32 @@ class Session {
   Session() = default;
 };
 
+/// How to run a package. Names and paths are checked when a session is opened.
 struct SessionOptions {
   int threads = 0;  ///< threads inside one run; 0 = as many as the backend finds sensible
   std::string onnxruntime_library{};  ///< path of libonnxruntime; "" = FASTDLLM_ONNXRUNTIME, then
                                       ///< the loader's search
+  /// "onnxruntime", "tensorrt", or "auto": TensorRT where the device is a GPU and an engine for it
+  /// was named or lies in PACKAGE.engines, else ONNX Runtime.
+  std::string backend = "auto";
+  std::string device = "cpu";  ///< "cpu", "cuda" (the first GPU) or "cuda:N"; TensorRT needs a GPU
+  std::string tensorrt_engine{};  ///< path of an engine that `fastdllm build-engine` made; "" = the
+                                  ///< one for this GPU in PACKAGE.engines
+  std::string tensorrt_library{};  ///< path of libnvinfer; "" = FASTDLLM_TENSORRT, then the
+                                   ///< loader's search
+  std::string cudart_library{};    ///< path of libcudart; "" = FASTDLLM_CUDART, then likewise
+  bool cuda_graph = true;  ///< TensorRT: steps whose shapes stay are replayed as a CUDA graph
 };
 
-/// Loads a package's graph; its external weights lie beside it.
-[[nodiscard]] std::unique_ptr<Session> open_session(const std::filesystem::path& graph,
-                                                    const SessionOptions& options);
+struct PackageInfo;
+
+/// Loads a package's graph with the backend and on the device that the options say. Errors:
+/// Error{bad_config} for an unknown name; Error{backend} when a library, GPU or engine is missing;
+/// Error{bad_package} when the graph or engine does not fit.
+[[nodiscard]] FASTDLLM_API std::unique_ptr<Session> open_session(const PackageInfo& package,
+                                                                 const SessionOptions& options);
+
+/// The backends that this build has, as SessionOptions::backend names them.
+[[nodiscard]] FASTDLLM_API std::vector<std::string> built_backends();
 
 }  // namespace fastdllm

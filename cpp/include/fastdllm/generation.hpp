@@ -5,9 +5,12 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "fastdllm/export.h"
 
 namespace fastdllm {
 
@@ -43,14 +46,14 @@ enum class FinishReason {
   abort,   ///< the commit callback asked for it, or it was cancelled, or its engine destroyed
 };
 
-[[nodiscard]] std::string_view name_of(CacheMode mode) noexcept;
-[[nodiscard]] std::string_view name_of(Remasking remasking) noexcept;
-[[nodiscard]] std::string_view name_of(StopAt stop_at) noexcept;
-[[nodiscard]] std::string_view name_of(FinishReason reason) noexcept;
+[[nodiscard]] FASTDLLM_API std::string_view name_of(CacheMode mode) noexcept;
+[[nodiscard]] FASTDLLM_API std::string_view name_of(Remasking remasking) noexcept;
+[[nodiscard]] FASTDLLM_API std::string_view name_of(StopAt stop_at) noexcept;
+[[nodiscard]] FASTDLLM_API std::string_view name_of(FinishReason reason) noexcept;
 /// Errors: Error{bad_config} naming the known values.
-[[nodiscard]] CacheMode parse_cache_mode(std::string_view name);
-[[nodiscard]] Remasking parse_remasking(std::string_view name);
-[[nodiscard]] StopAt parse_stop_at(std::string_view name);
+[[nodiscard]] FASTDLLM_API CacheMode parse_cache_mode(std::string_view name);
+[[nodiscard]] FASTDLLM_API Remasking parse_remasking(std::string_view name);
+[[nodiscard]] FASTDLLM_API StopAt parse_stop_at(std::string_view name);
 
 struct GenerationConfig {
   std::int64_t max_new_tokens = 128;  ///< >= 1
@@ -108,7 +111,22 @@ struct GenerationConfig {
 };
 
 /// Errors: Error{bad_config} naming the option, what is allowed and what was found.
-void validate(const GenerationConfig& config);
+FASTDLLM_API void validate(const GenerationConfig& config);
+
+/// The config as programs offer it that let a user name options: with threshold 0.9, the paper's,
+/// unless it names a rule or a schedule, which is then what it says.
+[[nodiscard]] FASTDLLM_API GenerationConfig with_default_rule(GenerationConfig config);
+
+/// The names of the fields, in their order.
+[[nodiscard]] FASTDLLM_API std::span<const std::string_view> option_names() noexcept;
+/// Sets a field from text: a number, a name, "true" or "false", ids "1,2,3", biases "12=-1.5,7=2",
+/// "none" for a field without a value. Errors: Error{bad_config} naming the option, what is
+/// expected and what was found; whether numbers are in range is for validate() to say.
+FASTDLLM_API void set_option(GenerationConfig& config, std::string_view name,
+                             std::string_view value);
+/// The text of a field, of which set_option() makes the same value. Errors: Error{bad_config}.
+[[nodiscard]] FASTDLLM_API std::string get_option(const GenerationConfig& config,
+                                                  std::string_view name);
 
 /// One pass's commits; none after a pass that only filled the cache, which has the step of the
 /// next. With an editing_threshold a position may come again until its block is finished. The spans

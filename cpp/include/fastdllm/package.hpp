@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fastdllm/export.h"
 #include "fastdllm/tensor.hpp"
 
 namespace fastdllm {
@@ -28,8 +29,8 @@ enum class ConfidenceKind {
   processed,  ///< its probability in the distribution sampled from (temperature, top_p, top_k)
 };
 
-[[nodiscard]] std::string_view name_of(AttentionKind kind) noexcept;
-[[nodiscard]] std::string_view name_of(ConfidenceKind kind) noexcept;
+[[nodiscard]] FASTDLLM_API std::string_view name_of(AttentionKind kind) noexcept;
+[[nodiscard]] FASTDLLM_API std::string_view name_of(ConfidenceKind kind) noexcept;
 
 struct PackageInfo {
   std::filesystem::path path;  ///< the package folder
@@ -65,6 +66,17 @@ struct PackageInfo {
 /// Reads and checks fastdllm.json: format version, every key's type and range, every file's
 /// presence and size, and the graph file's SHA-256 (`fastdllm check` hashes the weights too).
 /// Errors: Error{bad_package} naming file, key, expected, found.
-[[nodiscard]] PackageInfo read_package(const std::filesystem::path& folder);
+[[nodiscard]] FASTDLLM_API PackageInfo read_package(const std::filesystem::path& folder);
+
+/// One file of a package, hashed: its size, or what is wrong with it.
+struct FileCheck {
+  std::string name;
+  bool passed = false;
+  std::string detail;
+};
+
+/// What read_package() leaves out because gigabytes take their time: hashes every file that the
+/// package lists, by name, and names those that it does not list. Errors: as read_package().
+[[nodiscard]] FASTDLLM_API std::vector<FileCheck> check_files(const std::filesystem::path& folder);
 
 }  // namespace fastdllm

@@ -1,13 +1,50 @@
 // Chooses the backend of a package's graph.
-#include "fastdllm/backend.hpp"
+#include <algorithm>
 
+#include "../concat.hpp"
+#include "device.hpp"
+#include "fastdllm/backend.hpp"
+#include "fastdllm/error.hpp"
+#include "fastdllm/package.hpp"
 #include "onnxruntime/onnxruntime_session.hpp"
+#include "tensorrt/tensorrt_session.hpp"
 
 namespace fastdllm {
+namespace {
 
-std::unique_ptr<Session> open_session(const std::filesystem::path& graph,
-                                      const SessionOptions& options) {
-  return open_onnxruntime_session(graph, options);
+[[noreturn]] void reject(const std::string& message) {
+  throw Error(ErrorCode::bad_config, message);
+}
+
+void require_backend(const std::string& name) {
+  if (name != "auto" && name != "onnxruntime" && name != "tensorrt") {
+    reject(concat("backend is '", name, "'; expected auto, onnxruntime or tensorrt"));
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> built_backends() {
+  std::vector<std::string> names{"onnxruntime"};
+  if (has_tensorrt()) names.emplace_back("tensorrt");
+  return names;
+}
+
+std::unique_ptr<Session> open_session(const PackageInfo& package, const SessionOptions& options) {
+  require_backend(options.backend);
+  const Device device = parse_device(options.device);
+  const bool named = options.backend == "tensorrt";
+  if (named && !device.cuda) {
+    reject(concat("backend 'tensorrt' computes on a GPU; device is '", options.device,
+                  "', expected cuda or cuda:N"));
+  }
+  const bool chosen = options.backend == "auto" && device.cuda && has_tensorrt() &&
+                      finds_tensorrt_engine(package, options, device);
+  if (named || chosen) return open_tensorrt_session(package, options, device);
+  if (device.cuda) {
+    throw Error(ErrorCode::backend, "backend 'onnxruntime' has no device cuda yet");
+  }
+  return open_onnxruntime_session(package.graph, options);
 }
 
 }  // namespace fastdllm

@@ -1,42 +1,29 @@
 #include "loader.hpp"
 
-#include <dlfcn.h>
 #include <onnxruntime_cxx_api.h>
 
 #include <cstdlib>
 #include <mutex>
-#include <vector>
 
 #include "../../concat.hpp"
+#include "../library.hpp"
 #include "fastdllm/error.hpp"
 
 namespace fastdllm {
 namespace {
 
-std::vector<std::string> candidates(const std::string& library) {
-  if (!library.empty()) return {library};
-  const char* from_environment = std::getenv("FASTDLLM_ONNXRUNTIME");
-  if (from_environment != nullptr && *from_environment != '\0') return {from_environment};
-  return {"libonnxruntime.so.1", "libonnxruntime.so"};
-}
-
-void* open_first(const std::vector<std::string>& libraries) {
-  std::string tried;
-  for (const std::string& library : libraries) {
-    if (void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
-    const char* problem = dlerror();
-    tried += concat("\n  ", library, ": ", problem == nullptr ? "cannot be opened" : problem);
-  }
-  throw Error(ErrorCode::backend,
-              concat("the ONNX Runtime library was not found; install onnxruntime, or name the "
-                     "library by the option onnxruntime_library or the environment variable "
-                     "FASTDLLM_ONNXRUNTIME. Tried:",
-                     tried));
+void* open_onnxruntime(const std::string& library) {
+  return open_library({.title = "ONNX Runtime",
+                       .remedy = "install onnxruntime",
+                       .option = "onnxruntime_library",
+                       .variable = "FASTDLLM_ONNXRUNTIME",
+                       .names = {"libonnxruntime.so.1", "libonnxruntime.so"}},
+                      library);
 }
 
 const OrtApiBase& api_base(void* handle) {
   using GetApiBase = const OrtApiBase* (*)();
-  const auto get_api_base = reinterpret_cast<GetApiBase>(dlsym(handle, "OrtGetApiBase"));
+  const auto get_api_base = reinterpret_cast<GetApiBase>(find_symbol(handle, "OrtGetApiBase"));
   if (get_api_base == nullptr) {
     throw Error(ErrorCode::backend, "the library has no OrtGetApiBase: it is no ONNX Runtime");
   }
@@ -53,7 +40,7 @@ std::string load_onnxruntime(const std::string& library) {
 
   // ONNX Runtime's own telemetry is on by default; nobody who embeds this asked for it.
   setenv("ORT_DISABLE_TELEMETRY", "1", 0);
-  const OrtApiBase& base = api_base(open_first(candidates(library)));
+  const OrtApiBase& base = api_base(open_onnxruntime(library));
   const OrtApi* api = base.GetApi(ORT_API_VERSION);
   if (api == nullptr) {
     throw Error(ErrorCode::backend,

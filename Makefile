@@ -120,6 +120,13 @@ test-aarch64: .deps/aarch64/root/usr .deps/include/onnxruntime_cxx_api.h $(PACKA
 	tests/aarch64/same_tokens.sh $(abspath $(PACKAGE)) \
 	  $$($(BIN)/python -c 'from fastdllm.engine import find_onnxruntime as f; print(f())')
 
+# dist/*.whl for x86-64 and aarch64; the test installs both and asks them the same.
+wheels: .deps/aarch64/root/usr .deps/include/onnxruntime_cxx_api.h
+	PYTHON=$(PYTHON) bindings/build_wheels.sh
+
+test-wheels: wheels $(PACKAGE)/fastdllm.json
+	tests/aarch64/same_wheels.sh $(abspath $(PACKAGE)) $(abspath $(BIN)/python)
+
 bench: $(PACKAGE)/fastdllm.json
 	$(BIN)/python benchmarks/compare_torch.py $(PACKAGE) $(MODEL)
 

@@ -182,9 +182,6 @@ struct fastdllm_engine {
   std::optional<fastdllm::Engine> owned;
   fastdllm::Engine* engine = nullptr;
   std::string path, graph, backend;  // of it, as C wants them
-
-  /// `to`: borrowed.
-  FASTDLLM_API void set(fastdllm::Engine& to);
 };
 
 struct fastdllm_request {
@@ -196,9 +193,6 @@ struct fastdllm_request {
   std::mutex mutex;  // of the three below
   bool settled = false;
   fastdllm::c_api::Answer answer;
-
-  /// Waits for the end and keeps the answer.
-  FASTDLLM_API fastdllm_status settle() noexcept;
 };
 
 struct fastdllm_output {
@@ -207,6 +201,12 @@ struct fastdllm_output {
 };
 
 namespace fastdllm::c_api {
+
+/// `engine`: borrowed, owned by `handle` or what holds it.
+FASTDLLM_API void set_engine(fastdllm_engine& handle, Engine& engine);
+
+/// Waits for the end and keeps the answer, or the error.
+FASTDLLM_API fastdllm_status settle(fastdllm_request& request) noexcept;
 
 /// Errors: StatusError for none, or one that did not open.
 template <typename Handle>
@@ -234,7 +234,7 @@ fastdllm_status write_answer(fastdllm_request* request, T* target, std::size_t s
   const fastdllm_status writable = write_struct(target, size, T{});
   if (writable != FASTDLLM_OK) return writable;
   if (request == nullptr) return FASTDLLM_NULL_ARGUMENT;
-  const fastdllm_status status = request->settle();
+  const fastdllm_status status = settle(*request);
   return status == FASTDLLM_OK ? write_struct(target, size, of(request->answer)) : status;
 }
 

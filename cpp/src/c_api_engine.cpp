@@ -37,7 +37,7 @@ fastdllm_status submit(fastdllm_engine* engine, Submit member, bool wait, const 
                             done_callback(callbacks.on_done, callbacks.user_data)),
            [](GenerationResult result) { return Answer{.result = std::move(result)}; });
   });
-  return status == FASTDLLM_OK && wait ? (*request)->settle() : status;
+  return status == FASTDLLM_OK && wait ? settle(**request) : status;
 }
 
 std::int64_t or_none(const auto& value) {
@@ -78,24 +78,25 @@ fastdllm_package_info info_of(const fastdllm_engine& engine) noexcept {
 }
 
 }  // namespace
+
+void set_engine(fastdllm_engine& handle, Engine& engine) {
+  handle.path = engine.package().path.string();
+  handle.graph = engine.package().graph.string();
+  handle.backend = engine.backend();
+  handle.engine = &engine;
+}
+
 }  // namespace fastdllm::c_api
 
 using namespace fastdllm;
 using namespace fastdllm::c_api;
-
-void fastdllm_engine::set(Engine& to) {
-  path = to.package().path.string();
-  graph = to.package().graph.string();
-  backend = to.backend();
-  engine = &to;
-}
 
 fastdllm_status fastdllm_engine_open(const char* package, const fastdllm_engine_options* options,
                                      fastdllm_engine** engine) {
   return make(engine, [&](fastdllm_engine& handle) {
     const char& folder = require(package, "package");
     const EngineSetup setup = setup_of(options);
-    handle.set(handle.owned.emplace(&folder, setup.session, setup.limits));
+    set_engine(handle, handle.owned.emplace(&folder, setup.session, setup.limits));
   });
 }
 

@@ -1,28 +1,32 @@
 // Requests of the C API.
 #include "c_api.hpp"
 
+namespace fastdllm::c_api {
+
+fastdllm_status settle(fastdllm_request& request) noexcept {
+  if (!request.wait) return request.failure.status();
+  {
+    const std::lock_guard lock(request.mutex);
+    if (request.settled) return request.failure.status();
+  }
+  Answer answer;
+  Failure failure;
+  // Without the lock: the engine's own thread, which waits for nobody, must get past it.
+  const fastdllm_status status = guard(failure, [&] { answer = request.wait(); });
+  if (status != FASTDLLM_OK && !request.wait_for({})) return FASTDLLM_NOT_DONE;
+  const std::lock_guard lock(request.mutex);
+  if (!request.settled) {
+    request.answer = std::move(answer);
+    request.failure = std::move(failure);
+    request.settled = true;
+  }
+  return request.failure.status();
+}
+
+}  // namespace fastdllm::c_api
+
 using namespace fastdllm;
 using namespace fastdllm::c_api;
-
-fastdllm_status fastdllm_request::settle() noexcept {
-  if (!wait) return failure.status();
-  {
-    const std::lock_guard lock(mutex);
-    if (settled) return failure.status();
-  }
-  Answer found;
-  Failure problem;
-  // Without the lock: the engine's own thread, which waits for nobody, must get past it.
-  const fastdllm_status status = guard(problem, [&] { found = wait(); });
-  if (status != FASTDLLM_OK && !wait_for({})) return FASTDLLM_NOT_DONE;
-  const std::lock_guard lock(mutex);
-  if (!settled) {
-    answer = std::move(found);
-    failure = std::move(problem);
-    settled = true;
-  }
-  return failure.status();
-}
 
 void fastdllm_request_free(fastdllm_request* request) {
   delete request;
@@ -47,7 +51,7 @@ fastdllm_status fastdllm_request_cancel(fastdllm_request* request) {
 
 const char* fastdllm_request_error(fastdllm_request* request) {
   if (!fastdllm_request_done(request) || request == nullptr) return "";
-  request->settle();
+  settle(*request);
   return request->failure.message();  // settled: nobody writes it any more
 }
 

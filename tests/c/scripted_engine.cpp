@@ -12,7 +12,7 @@ fastdllm_engine* handle_of(fastdllm::testing::Scripted scripted) {
     return v == position % 10 ? 8.0F : 0.0F;
   };
   auto* handle = new fastdllm_engine;
-  handle->set(handle->owned.emplace(std::move(scripted.engine)));
+  fastdllm::c_api::set_engine(*handle, handle->owned.emplace(std::move(scripted.engine)));
   return handle;
 }
 

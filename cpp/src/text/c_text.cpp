@@ -96,7 +96,7 @@ fastdllm_status submit(fastdllm_llm* llm, bool wait, const fastdllm_config* give
            &answer_of);
     handle.has_text = true;
   });
-  return status == FASTDLLM_OK && wait ? (*request)->settle() : status;
+  return status == FASTDLLM_OK && wait ? settle(**request) : status;
 }
 
 fastdllm_status submit_prompt(fastdllm_llm* llm, bool wait, const char* prompt,
@@ -245,7 +245,7 @@ fastdllm_status fastdllm_llm_open(const char* package, const fastdllm_engine_opt
   return make(llm, [&](fastdllm_llm& handle) {
     const char& folder = require(package, "package");
     const EngineSetup setup = setup_of(options);
-    handle.engine.set(handle.llm.emplace(&folder, setup.session, setup.limits).engine());
+    set_engine(handle.engine, handle.llm.emplace(&folder, setup.session, setup.limits).engine());
   });
 }
 

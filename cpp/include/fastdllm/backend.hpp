@@ -16,7 +16,7 @@
 namespace fastdllm {
 
 /// Memory that lives where the backend computes. Freed with the object.
-class Memory {
+class FASTDLLM_API Memory {
  public:
   virtual ~Memory() = default;
   Memory(const Memory&) = delete;
@@ -28,7 +28,7 @@ class Memory {
 };
 
 /// One loaded graph. Not thread-safe: one thread at a time. Errors: Error{backend}.
-class Session {
+class FASTDLLM_API Session {
  public:
   virtual ~Session() = default;
   Session(const Session&) = delete;

@@ -14,6 +14,7 @@
 
 #include "fastdllm/backend.hpp"
 #include "fastdllm/error.hpp"
+#include "fastdllm/export.h"
 #include "fastdllm/generation.hpp"
 #include "fastdllm/package.hpp"
 
@@ -34,7 +35,7 @@ struct Job;
 
 /// A request under way. Copies are the same request; thread-safe; may outlive the engine, which
 /// ends the requests it leaves behind with `abort`. An empty one has no request to ask about.
-class Request {
+class FASTDLLM_API Request {
  public:
   Request() = default;
   /// Waits. Errors: those of Engine::generate() during a pass and what the callback threw;
@@ -62,7 +63,7 @@ class Request {
 /// A block-causal engine keeps the K/V of finished blocks from request to request: a prompt that
 /// begins like an earlier one and its answer (a conversation's next turn) computes what is new
 /// only.
-class Engine {
+class FASTDLLM_API Engine {
  public:
   /// Errors: Error{bad_package} for the folder, Error{backend} for the inference library,
   /// Error{bad_config} for limits out of range.

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "fastdllm/export.h"
+
 namespace fastdllm {
 
 enum class ErrorCode {
@@ -14,7 +16,7 @@ enum class ErrorCode {
   numeric,      // the model answered with NaN or something that is no probability
 };
 
-class Error : public std::runtime_error {
+class FASTDLLM_API Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
   [[nodiscard]] ErrorCode code() const noexcept { return code_; }

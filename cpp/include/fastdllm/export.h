@@ -1,4 +1,4 @@
-/* Marks what the library exports; everything else is hidden. C and C++. */
+/* Marks what the libraries export; everything else is hidden. C and C++. */
 #ifndef FASTDLLM_EXPORT_H
 #define FASTDLLM_EXPORT_H
 

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "fastdllm/export.h"
+
 namespace fastdllm {
 
 /// Which K/V rows a pass reuses (Fast-dLLM, arXiv 2505.22618; v2: arXiv 2509.26328).
@@ -43,14 +45,14 @@ enum class FinishReason {
   abort,   ///< the commit callback asked for it, or it was cancelled, or its engine destroyed
 };
 
-[[nodiscard]] std::string_view name_of(CacheMode mode) noexcept;
-[[nodiscard]] std::string_view name_of(Remasking remasking) noexcept;
-[[nodiscard]] std::string_view name_of(StopAt stop_at) noexcept;
-[[nodiscard]] std::string_view name_of(FinishReason reason) noexcept;
+[[nodiscard]] FASTDLLM_API std::string_view name_of(CacheMode mode) noexcept;
+[[nodiscard]] FASTDLLM_API std::string_view name_of(Remasking remasking) noexcept;
+[[nodiscard]] FASTDLLM_API std::string_view name_of(StopAt stop_at) noexcept;
+[[nodiscard]] FASTDLLM_API std::string_view name_of(FinishReason reason) noexcept;
 /// Errors: Error{bad_config} naming the known values.
-[[nodiscard]] CacheMode parse_cache_mode(std::string_view name);
-[[nodiscard]] Remasking parse_remasking(std::string_view name);
-[[nodiscard]] StopAt parse_stop_at(std::string_view name);
+[[nodiscard]] FASTDLLM_API CacheMode parse_cache_mode(std::string_view name);
+[[nodiscard]] FASTDLLM_API Remasking parse_remasking(std::string_view name);
+[[nodiscard]] FASTDLLM_API StopAt parse_stop_at(std::string_view name);
 
 struct GenerationConfig {
   std::int64_t max_new_tokens = 128;  ///< >= 1
@@ -108,7 +110,7 @@ struct GenerationConfig {
 };
 
 /// Errors: Error{bad_config} naming the option, what is allowed and what was found.
-void validate(const GenerationConfig& config);
+FASTDLLM_API void validate(const GenerationConfig& config);
 
 /// One pass's commits; none after a pass that only filled the cache, which has the step of the
 /// next. With an editing_threshold a position may come again until its block is finished. The spans

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fastdllm/export.h"
 #include "fastdllm/tensor.hpp"
 
 namespace fastdllm {
@@ -28,8 +29,8 @@ enum class ConfidenceKind {
   processed,  ///< its probability in the distribution sampled from (temperature, top_p, top_k)
 };
 
-[[nodiscard]] std::string_view name_of(AttentionKind kind) noexcept;
-[[nodiscard]] std::string_view name_of(ConfidenceKind kind) noexcept;
+[[nodiscard]] FASTDLLM_API std::string_view name_of(AttentionKind kind) noexcept;
+[[nodiscard]] FASTDLLM_API std::string_view name_of(ConfidenceKind kind) noexcept;
 
 struct PackageInfo {
   std::filesystem::path path;  ///< the package folder
@@ -65,6 +66,6 @@ struct PackageInfo {
 /// Reads and checks fastdllm.json: format version, every key's type and range, every file's
 /// presence and size, and the graph file's SHA-256 (`fastdllm check` hashes the weights too).
 /// Errors: Error{bad_package} naming file, key, expected, found.
-[[nodiscard]] PackageInfo read_package(const std::filesystem::path& folder);
+[[nodiscard]] FASTDLLM_API PackageInfo read_package(const std::filesystem::path& folder);
 
 }  // namespace fastdllm

@@ -8,17 +8,19 @@
 #include <string_view>
 #include <vector>
 
+#include "fastdllm/export.h"
+
 namespace fastdllm {
 
 enum class ElementType { float32, float16, bfloat16, int64, boolean };
 
 /// Bytes of one element.
-[[nodiscard]] std::size_t size_of(ElementType type) noexcept;
+[[nodiscard]] FASTDLLM_API std::size_t size_of(ElementType type) noexcept;
 /// "float32", "float16", "bfloat16", "int64", "boolean".
-[[nodiscard]] std::string_view name_of(ElementType type) noexcept;
+[[nodiscard]] FASTDLLM_API std::string_view name_of(ElementType type) noexcept;
 
 /// Up to four dimensions, by value, so that describing a pass allocates nothing.
-struct Shape {
+struct FASTDLLM_API Shape {
   std::array<std::int64_t, 4> dims{};
   int rank = 0;
 

@@ -1,0 +1,7 @@
+#include "fastdllm/version.h"
+
+namespace fastdllm {
+
+const char* version() noexcept { return FASTDLLM_VERSION; }
+
+}  // namespace fastdllm

@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from fastdllm.export.chat_format import derive_chat_format
 from fastdllm.export.checkpoint import read_json
 from fastdllm.export.errors import CheckpointError
 from fastdllm.text import ChatTemplate, TextError
@@ -35,6 +36,13 @@ PROBE_CHATS: tuple[list[dict[str, str]], ...] = (
         {"role": "assistant", "content": "4"},
         {"role": "user", "content": "And 3 more?"},
     ],
+    [{"role": "user", "content": "\n\u00a0Grüße\u3000\t<|endoftext|> \r\n"}],
+    [
+        {"role": "user", "content": ""},
+        {"role": "assistant", "content": "<think>\nGreet.\n</think>\n\nHello."},
+        {"role": "user", "content": "你好 🙂"},
+    ],
+    [{"role": "user", "content": "One."}, {"role": "user", "content": "Two."}],
 )
 
 
@@ -115,28 +123,33 @@ def read_text_assets(folder: Path, vocab_size: int) -> TextAssets:
             template = ChatTemplate(source, specials)
             probes["chat"] = [
                 {"messages": messages, "text": template.render(messages)}
-                for messages in PROBE_CHATS
-                if _renders(template, messages)
+                for number, messages in enumerate(PROBE_CHATS)
+                if _renders(template, messages, needed=number == 0)
             ]
         except TextError as problem:
             raise CheckpointError(f"{folder}: chat template: {problem}") from None
         files["chat_template.jinja"] = source
-    entry = {
+    entry: dict[str, Any] = {
         "file": "tokenizer.json",
         "chat_template": "chat_template.jinja" if source is not None else None,
         "special_tokens": specials,
+        "chat_format": None,
     }
+    if source is not None:
+        entry["chat_format"], reason = derive_chat_format(source, specials)
+        if reason is not None:
+            entry["chat_format_reason"] = reason
     return TextAssets(
         files=files, entry=entry, probes=probes, mask_token=specials.get("mask_token")
     )
 
 
-def _renders(template: ChatTemplate, messages: list[dict[str, str]]) -> bool:
+def _renders(template: ChatTemplate, messages: list[dict[str, str]], *, needed: bool) -> bool:
     """Tell whether the template takes the messages: some refuse a system role on purpose."""
     try:
         template.render(messages)
     except TextError:
-        if len(messages) == 1:
+        if needed:
             raise
         return False
     return True

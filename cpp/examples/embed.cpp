@@ -1,19 +1,12 @@
-// Decodes a prompt of token ids with a package: embed PACKAGE ID [ID ...]
-#include <fastdllm/engine.hpp>
+// Text in, text out: embed PACKAGE PROMPT
+#include <fastdllm/llm.hpp>
 #include <iostream>
 
 int main(int argc, char** argv) try {
-  if (argc < 2)
-    throw fastdllm::Error(fastdllm::ErrorCode::bad_config, "usage: embed PACKAGE [ID ...]");
-  fastdllm::Engine engine(argv[1], {.threads = 2});
-  std::vector<std::int32_t> prompt;
-  for (int i = 2; i < argc; ++i) prompt.push_back(std::stoi(argv[i]));
-
-  const fastdllm::GenerationConfig config{.max_new_tokens = 64, .threshold = 0.9};
-  const fastdllm::GenerationResult result = engine.generate(prompt, config);
-
-  for (const std::int32_t id : result.token_ids) std::cout << id << ' ';
-  std::cout << '\n' << result.num_passes << " passes, " << name_of(result.finish_reason) << '\n';
+  fastdllm::LLM llm(argc == 3 ? argv[1]
+                              : throw std::invalid_argument("usage: embed PACKAGE PROMPT"));
+  const fastdllm::Completion answer = llm.generate(argv[2], {.threshold = 0.9});
+  std::cout << answer.text << '\n';
 } catch (const std::exception& problem) {
   std::cerr << "embed: " << problem.what() << '\n';
   return 1;

@@ -47,6 +47,8 @@ class JsonReader {
     fail(key, concat("one of ", names), value(key));
   }
 
+  [[nodiscard]] const std::string& where() const noexcept { return where_; }
+
   /// The members of the object itself.
   [[nodiscard]] const nlohmann::json& members() const noexcept { return object_; }
 
@@ -59,6 +61,7 @@ class JsonReader {
   }
 
   [[nodiscard]] bool is_null(std::string_view key) const { return value(key).is_null(); }
+  [[nodiscard]] bool absent(std::string_view key) const { return !has(key) || is_null(key); }
 
   [[nodiscard]] const nlohmann::json& array(std::string_view key) const {
     const nlohmann::json& found = value(key);

@@ -52,8 +52,8 @@ int read_format_version(const JsonReader& metadata) {
   return version;
 }
 
-void check_files(const std::filesystem::path& folder, const JsonReader& metadata,
-                 const std::string& graph) {
+void require_files(const std::filesystem::path& folder, const JsonReader& metadata,
+                   const std::string& graph) {
   const JsonReader files = metadata.object("files");
   bool has_graph = false;
   for (const auto& [name, entry] : files.members().items()) {
@@ -180,9 +180,34 @@ PackageInfo read_package(const std::filesystem::path& folder) {
   const JsonReader graph = metadata.object("graph");
   const std::string graph_name = graph.string("file");
   info.cache_type = read_cache_type(graph);
-  check_files(info.path, metadata, graph_name);
+  require_files(info.path, metadata, graph_name);
   info.graph = info.path / graph_name;
   return info;
+}
+
+std::vector<FileCheck> check_files(const std::filesystem::path& folder) {
+  const std::filesystem::path path = read_package(folder).path;
+  const json document = read_metadata(path);
+  const json& files = document.at("files");
+  std::vector<FileCheck> checks;
+  std::string unlisted;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) {
+    const std::string name = entry.path().filename().string();
+    if (name == metadata_name || files.contains(name)) continue;
+    unlisted += concat(unlisted.empty() ? "" : ", ", name);
+  }
+  if (!unlisted.empty()) {
+    checks.push_back({"files", false, concat("not listed in ", metadata_name, ": ", unlisted)});
+  }
+  for (const auto& [name, entry] : files.items()) {
+    const std::string found = sha256_of_file(path / name);
+    const auto expected = entry.at("sha256").get<std::string>();
+    const bool same = found == expected;
+    checks.push_back({name, same,
+                      same ? concat(entry.at("bytes").get<std::int64_t>(), " bytes")
+                           : concat("sha256 is ", found, "; expected ", expected)});
+  }
+  return checks;
 }
 
 }  // namespace fastdllm

@@ -177,4 +177,18 @@ def _check_text(folder: Path, metadata: dict[str, Any], probes: dict[str, Any]) 
             or codec.chat_template.render(probe["messages"]) != probe["text"]
         ):
             raise PackageError("the chat template renders its probe differently")
-    return f"{len(probes['tokenizer'])} tokenizer probes, {len(probes.get('chat', []))} chat probes"
+    return (
+        f"{len(probes['tokenizer'])} tokenizer probes, {len(probes.get('chat', []))} chat probes; "
+        f"chat format for C++: {describe_chat_format(entry)}"
+    )
+
+
+def describe_chat_format(entry: dict[str, Any]) -> str:
+    """Say whether programs without Jinja can chat with the package, and if not, why."""
+    if entry.get("chat_template") is None:
+        return "no: there is no chat template"
+    if entry.get("chat_format") is not None:
+        return "yes"
+    if "chat_format" not in entry:
+        return "no: exported before there was one, export the package again"
+    return f"no: {entry.get('chat_format_reason', 'the chat template is more than a format')}"

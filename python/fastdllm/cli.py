@@ -295,10 +295,11 @@ def _info(options: argparse.Namespace) -> int:
     if options.package is None:
         return _info_of_build(options)
     from fastdllm._core import read_package
-    from fastdllm.check import read_metadata
+    from fastdllm.check import describe_chat_format, read_metadata
 
     read_package(str(options.package))  # refuses what cannot be read
     metadata = read_metadata(options.package)
+    tokenizer = metadata.get("tokenizer")
     metadata["bytes"] = sum(entry["bytes"] for entry in metadata["files"].values())
     if options.json:
         _print_json(metadata)
@@ -309,7 +310,8 @@ def _info(options: argparse.Namespace) -> int:
         "format": f"version {metadata['format_version']}, opset {metadata['opset']}",
         "exported by": f"fastdllm {metadata.get('fastdllm_version', 'unknown')}",
         "size": f"{metadata['bytes'] / 1e6:.1f} MB",
-        "tokenizer": "yes" if metadata.get("tokenizer") else "no",
+        "tokenizer": "yes" if tokenizer else "no",
+        "chat format": describe_chat_format(tokenizer or {}),
         **metadata["model"],
     }
     _show(facts)

@@ -36,14 +36,16 @@ class ChatTemplate:
         except TemplateError as problem:
             raise TextError(f"the chat template does not parse: {problem}") from None
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """Render messages ({"role": ..., "content": ...}) with the assistant's header at the end.
 
         Errors: TextError.
         """
         try:
             return self._template.render(
-                messages=list(messages), add_generation_prompt=True, **self._special_tokens
+                messages=list(messages),
+                add_generation_prompt=add_generation_prompt,
+                **self._special_tokens,
             )
         except Exception as problem:  # templates raise what they like
             raise TextError(f"the chat template does not take these messages: {problem}") from None

@@ -173,5 +173,33 @@ TEST(Sha256, AgreesWithThePublishedVectors) {
   fs::remove(path);
 }
 
+TEST_F(Package, CheckFilesHashesTheWeightsToo) {
+  static_cast<void>(read());
+  const std::vector<FileCheck> damaged = check_files(folder_);
+  metadata_["files"]["model.onnx.data"]["sha256"] = sha256_of_file(folder_ / "model.onnx.data");
+  static_cast<void>(read());
+  const std::vector<FileCheck> sound = check_files(folder_);
+
+  ASSERT_EQ(damaged.size(), 2U);
+  EXPECT_TRUE(damaged[0].passed);
+  EXPECT_EQ(damaged[0].name, "model.onnx");
+  EXPECT_EQ(damaged[0].detail, "5 bytes");
+  EXPECT_FALSE(damaged[1].passed);
+  EXPECT_NE(damaged[1].detail.find("expected not read at load"), std::string::npos);
+  ASSERT_EQ(sound.size(), 2U);
+  EXPECT_TRUE(sound[1].passed);
+}
+
+TEST_F(Package, CheckFilesNamesWhatIsNotListed) {
+  static_cast<void>(read());
+  write("model.bak", "x");
+
+  const std::vector<FileCheck> checks = check_files(folder_);
+
+  ASSERT_EQ(checks.size(), 3U);
+  EXPECT_FALSE(checks[0].passed);
+  EXPECT_EQ(checks[0].detail, "not listed in fastdllm.json: model.bak");
+}
+
 }  // namespace
 }  // namespace fastdllm

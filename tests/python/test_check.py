@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import fastdllm
-from fastdllm.check import CheckResult, check_package
+from fastdllm.check import CheckResult, check_package, describe_chat_format
 
 from conftest import PackageOf
 
@@ -168,3 +168,18 @@ def rewrite_probes(package: Path, edit: Edit) -> None:
     path.write_text(json.dumps(probes), "utf-8")
     entry = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
     edit_metadata(package, lambda m: m["files"].update({"probes.json": entry}))
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"chat_template": None}, "no: there is no chat template"),
+        ({"chat_template": "c.jinja"}, "no: exported before there was one"),
+        ({"chat_template": "c.jinja", "chat_format": {}}, "yes"),
+        ({"chat_template": "c.jinja", "chat_format": None, "chat_format_reason": "x"}, "no: x"),
+    ],
+)
+def test_a_check_says_whether_programs_without_jinja_can_chat(
+    entry: dict[str, Any], said: str
+) -> None:
+    assert describe_chat_format(entry).startswith(said)

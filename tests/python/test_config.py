@@ -1,4 +1,4 @@
-"""The options of a generation are the same in six places."""
+"""The options of a generation are the same wherever they are named."""
 
 from __future__ import annotations
 
@@ -36,6 +36,12 @@ def test_the_c_struct_has_them_behind_its_size() -> None:
 
     assert members[0] == "struct_size"
     assert [name for name in members[1:] if not name.startswith("num_")] == FIELDS
+
+
+def test_cpp_knows_each_by_name() -> None:
+    table = (ROOT / "cpp/src/options.cpp").read_text("utf-8")
+
+    assert re.findall(r'option<&Config::(\w+)>\("(\w+)"\)', table) == [(f, f) for f in FIELDS]
 
 
 def test_python_has_them_as_keywords_and_properties() -> None:

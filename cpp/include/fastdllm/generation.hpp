@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -111,6 +112,21 @@ struct GenerationConfig {
 
 /// Errors: Error{bad_config} naming the option, what is allowed and what was found.
 FASTDLLM_API void validate(const GenerationConfig& config);
+
+/// The config as programs offer it that let a user name options: with threshold 0.9, the paper's,
+/// unless it names a rule or a schedule, which is then what it says.
+[[nodiscard]] FASTDLLM_API GenerationConfig with_default_rule(GenerationConfig config);
+
+/// The names of the fields, in their order.
+[[nodiscard]] FASTDLLM_API std::span<const std::string_view> option_names() noexcept;
+/// Sets a field from text: a number, a name, "true" or "false", ids "1,2,3", biases "12=-1.5,7=2",
+/// "none" for a field without a value. Errors: Error{bad_config} naming the option, what is
+/// expected and what was found; whether numbers are in range is for validate() to say.
+FASTDLLM_API void set_option(GenerationConfig& config, std::string_view name,
+                             std::string_view value);
+/// The text of a field, of which set_option() makes the same value. Errors: Error{bad_config}.
+[[nodiscard]] FASTDLLM_API std::string get_option(const GenerationConfig& config,
+                                                  std::string_view name);
 
 /// One pass's commits; none after a pass that only filled the cache, which has the step of the
 /// next. With an editing_threshold a position may come again until its block is finished. The spans

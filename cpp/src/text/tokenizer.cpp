@@ -1,1 +1,163 @@
 #include "fastdllm/tokenizer.hpp"
+
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <fstream>
+
+#include "json_text.hpp"
+#include "text/added_tokens.hpp"
+#include "text/bpe.hpp"
+#include "text/normalizer.hpp"
+#include "text/pre_tokenizer.hpp"
+#include "text/token_bytes.hpp"
+#include "text/utf8.hpp"
+
+namespace fastdllm {
+namespace {
+
+constexpr std::uintmax_t largest_file = 256U << 20;
+
+// What the file does to a text before and after: these would change the ids.
+void refuse_unless_null(const JsonReader& document, std::string_view key) {
+  if (!document.absent(key)) document.fail(key, "null", document.members().at(key));
+}
+
+// A post-processor adds special tokens, which encode() never does; nothing else of it may matter.
+void check_post_processor(const JsonReader& processor) {
+  constexpr std::array<std::string_view, 5> kinds{
+      "ByteLevel", "BertProcessing", "RobertaProcessing", "TemplateProcessing", "Sequence"};
+  const std::size_t kind = processor.one_of("type", kinds);
+  if (kind == 3) {
+    std::size_t texts = 0;
+    for (const nlohmann::json& piece : processor.array("single")) {
+      if (piece.contains("Sequence")) ++texts;
+    }
+    if (texts != 1)
+      processor.fail("single", "a template that holds the text once", processor.array("single"));
+  } else if (kind == 4) {
+    for (const nlohmann::json& part : processor.array("processors")) {
+      check_post_processor(JsonReader(part, concat(processor.where(), ".processors")));
+    }
+  }
+}
+
+std::vector<AddedToken> select(const std::vector<AddedToken>& tokens, bool normalized) {
+  std::vector<AddedToken> selected;
+  std::copy_if(tokens.begin(), tokens.end(), std::back_inserter(selected),
+               [normalized](const AddedToken& token) { return token.normalized == normalized; });
+  // Special ones come first where two look for the same text.
+  std::stable_partition(selected.begin(), selected.end(),
+                        [](const AddedToken& token) { return token.special; });
+  return selected;
+}
+
+Normalizer read_normalizer(const JsonReader& document) {
+  if (document.absent("normalizer")) return {};
+  return Normalizer(document.object("normalizer"));
+}
+
+}  // namespace
+
+struct Tokenizer::State {
+  explicit State(const JsonReader& document)
+      : vocabulary(document.object("model")),
+        bpe(document.object("model"), vocabulary),
+        added(read_added_tokens(document, vocabulary)),
+        normalizer(read_normalizer(document)),
+        pre_tokenizer(document.object("pre_tokenizer")),
+        raw_finder(select(added, false), normalizer),
+        normalized_finder(select(added, true), normalizer),
+        token_bytes(document, vocabulary, added) {
+    refuse_unless_null(document, "truncation");
+    refuse_unless_null(document, "padding");
+    if (!document.absent("post_processor")) {
+      check_post_processor(document.object("post_processor"));
+    }
+  }
+
+  Vocabulary vocabulary;
+  Bpe bpe;
+  std::vector<AddedToken> added;
+  Normalizer normalizer;
+  PreTokenizer pre_tokenizer;
+  AddedTokenFinder raw_finder;         // looks at the text as it stands,
+  AddedTokenFinder normalized_finder;  // and at what the normalizer made of the rest
+  TokenBytes token_bytes;
+
+  void encode_words(std::string_view text, Bpe::Scratch& scratch,
+                    std::vector<std::int32_t>& ids) const {
+    std::deque<std::string> storage;
+    for (const std::string_view word : pre_tokenizer.split(text, storage)) {
+      bpe.encode(word, scratch, ids);
+    }
+  }
+};
+
+Tokenizer::Tokenizer(std::unique_ptr<const State> state) noexcept : state_(std::move(state)) {}
+Tokenizer::~Tokenizer() = default;
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+
+Tokenizer::Tokenizer(const std::filesystem::path& file) {
+  std::error_code error;
+  const std::uintmax_t size = std::filesystem::file_size(file, error);
+  if (error || size > largest_file) {
+    throw Error(ErrorCode::bad_package,
+                concat(file.string(), error ? ": not a file that can be read" : ": is too large",
+                       "; expected a tokenizer.json of at most ", largest_file, " bytes"));
+  }
+  std::string text(static_cast<std::size_t>(size), '\0');
+  std::ifstream stream(file, std::ios::binary);
+  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!stream) throw Error(ErrorCode::bad_package, concat(file.string(), ": cannot be read"));
+  *this = parse(text, file.string());
+}
+
+Tokenizer Tokenizer::parse(std::string_view json, std::string_view name) {
+  const nlohmann::json document = parse_json(json, name);
+  return Tokenizer(std::make_unique<const State>(JsonReader(document, std::string(name))));
+}
+
+std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
+  std::string replaced;
+  if (!utf8::is_valid(text)) text = replaced = utf8::replace_invalid(text);
+  std::vector<std::int32_t> ids;
+  Bpe::Scratch scratch;
+  std::vector<TextPart> raw_parts;
+  state_->raw_finder.split(text, raw_parts);
+  for (const TextPart& raw : raw_parts) {
+    if (raw.token) {
+      ids.push_back(*raw.token);
+      continue;
+    }
+    const std::string normalized = state_->normalizer.apply(raw.text);
+    std::vector<TextPart> parts;
+    state_->normalized_finder.split(normalized, parts);
+    for (const TextPart& part : parts) {
+      if (part.token) {
+        ids.push_back(*part.token);
+      } else {
+        state_->encode_words(part.text, scratch, ids);
+      }
+    }
+  }
+  return ids;
+}
+
+std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_special_tokens) const {
+  return state_->token_bytes.decode(ids, skip_special_tokens);
+}
+
+std::optional<std::int32_t> Tokenizer::token_id(std::string_view token) const {
+  for (const AddedToken& added : state_->added) {
+    if (added.content == token) return added.id;
+  }
+  return state_->vocabulary.find(token);
+}
+
+std::int64_t Tokenizer::vocab_size() const noexcept {
+  return state_->token_bytes.size();
+}
+
+}  // namespace fastdllm

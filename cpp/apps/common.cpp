@@ -1,0 +1,80 @@
+#include <algorithm>
+#include <cmath>
+
+#include "commands.hpp"
+#include "console.hpp"
+
+namespace fastdllm::cli {
+
+using nlohmann::ordered_json;
+
+Positional PackageOptions::positional() {
+  return {"PACKAGE", "a package folder", [this](std::string_view text) { package = text; }};
+}
+
+OptionGroup PackageOptions::group() {
+  OptionGroup group{"options", {}};
+  const auto text_option = [&](const char* name, const char* metavar, const char* help,
+                               std::string SessionOptions::* field) {
+    group.options.push_back(
+        {name, metavar, help, [this, field](std::string_view text) { session.*field = text; }});
+  };
+  group.options.push_back(
+      {"--threads", "N", "in one pass; default 0 = automatic", [this](std::string_view text) {
+         session.threads = static_cast<int>(read_integer("--threads", text, 0, 256));
+       }});
+  text_option("--backend", "NAME", "auto (the default), onnxruntime or tensorrt",
+              &SessionOptions::backend);
+  text_option("--device", "NAME", "cpu (the default), cuda or cuda:N", &SessionOptions::device);
+  text_option("--onnxruntime-library", "PATH",
+              "libonnxruntime; default: FASTDLLM_ONNXRUNTIME, then the loader's search",
+              &SessionOptions::onnxruntime_library);
+  text_option("--tensorrt-engine", "PATH",
+              "made by fastdllm build-engine; default: the one for this GPU in PACKAGE.engines",
+              &SessionOptions::tensorrt_engine);
+  group.options.push_back({"--json", "", "print JSON", [this](std::string_view) { json = true; }});
+  return group;
+}
+
+ordered_json to_json(const GenerationStats& stats) {
+  return {{"refresh_passes", stats.refresh_passes},
+          {"step_passes", stats.step_passes},
+          {"reused_rows", stats.reused_rows},
+          {"rows_computed", stats.rows_computed},
+          {"logit_rows_computed", stats.logit_rows_computed},
+          {"graph_seconds", stats.graph_seconds},
+          {"total_seconds", stats.total_seconds},
+          {"cache_bytes", stats.cache_bytes}};
+}
+
+ordered_json logs_to_json(const std::vector<double>& logprobs) {
+  ordered_json logs = ordered_json::array();
+  for (const double log : logprobs) {
+    logs.push_back(std::isfinite(log) ? ordered_json(log) : ordered_json(nullptr));
+  }
+  return logs;
+}
+
+void print_json(const ordered_json& content, int indent) {
+  print(content.dump(indent, ' ', true) + "\n");
+}
+
+std::string table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<std::size_t> widths(rows.front().size());
+  for (const auto& row : rows) {
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    std::string line;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      const std::string space(widths[i] - row[i].size(), ' ');
+      line += i == 0 ? row[i] + space : "  " + space + row[i];
+    }
+    text += line + "\n";
+    if (&row == &rows.front()) text += std::string(line.size(), '-') + "\n";
+  }
+  return text;
+}
+
+}  // namespace fastdllm::cli

@@ -1,0 +1,118 @@
+// fastdllm-cli info: what a package is, or what this build can do.
+#include <fastdllm/version.h>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+
+#include "commands.hpp"
+#include "console.hpp"
+
+namespace fastdllm::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct Options {
+  std::filesystem::path package;
+  bool json = false;
+};
+
+using Facts = std::vector<std::pair<std::string, std::string>>;
+
+void print_facts(const Facts& facts) {
+  std::size_t width = 0;
+  for (const auto& [name, value] : facts) width = std::max(width, name.size());
+  std::string text;
+  for (const auto& [name, value] : facts) {
+    text += name + std::string(width - name.size() + 2, ' ') + value + "\n";
+  }
+  print(text);
+}
+
+/// fastdllm.json as it stands, in its order, after read_package() found it sound.
+ordered_json read_metadata(const std::filesystem::path& package) {
+  (void)read_package(package);
+  const std::filesystem::path path = package / "fastdllm.json";
+  std::ifstream file(path, std::ios::binary);
+  ordered_json metadata = ordered_json::parse(file, nullptr, false);
+  if (!metadata.is_object()) {
+    throw Error(ErrorCode::bad_package, path.string() + ": is no longer readable as JSON");
+  }
+  std::int64_t bytes = 0;
+  for (const auto& file_entry : metadata["files"]) bytes += file_entry["bytes"].get<std::int64_t>();
+  metadata["bytes"] = bytes;
+  return metadata;
+}
+
+std::string as_text(const ordered_json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+std::string megabytes(std::int64_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f MB", static_cast<double>(bytes) / 1e6);
+  return text;
+}
+
+int info_of_package(const Options& options) {
+  const ordered_json metadata = read_metadata(options.package);
+  if (options.json) {
+    print_json(metadata);
+    return 0;
+  }
+  const ordered_json tokenizer = metadata.value("tokenizer", ordered_json());
+  Facts facts{{"family", as_text(metadata["family"])},
+              {"precision", as_text(metadata["precision"]) + " (cache " +
+                                as_text(metadata["graph"]["cache_type"]) + ")"},
+              {"format", "version " + as_text(metadata["format_version"]) + ", opset " +
+                             as_text(metadata["opset"])},
+              {"exported by",
+               "fastdllm " + as_text(metadata.value("fastdllm_version", ordered_json("unknown")))},
+              {"size", megabytes(metadata["bytes"].get<std::int64_t>())},
+              {"tokenizer", tokenizer.is_object() ? "yes" : "no"}};
+  for (const auto& [name, value] : metadata["model"].items()) {
+    facts.emplace_back(name, as_text(value));
+  }
+  print_facts(facts);
+  return 0;
+}
+
+std::string joined(const auto& words) {
+  std::string text;
+  for (const auto& word : words) text.append(text.empty() ? "" : ", ").append(word);
+  return text;
+}
+
+int info_of_build(const Options& options) {
+  if (options.json) {
+    print_json({{"version", version()},
+                {"package_format", supported_format_version},
+                {"precisions", precisions},
+                {"backends", built_backends()}});
+    return 0;
+  }
+  print_facts({{"fastdllm", version()},
+               {"package format", "up to version " + std::to_string(supported_format_version)},
+               {"precisions", joined(precisions)},
+               {"backends", joined(built_backends())}});
+  return 0;
+}
+
+}  // namespace
+
+Command info_command() {
+  const auto options = std::make_shared<Options>();
+  const OptionGroup group{"options",
+                          {{"--json", "", "print one JSON object",
+                            [options](std::string_view) { options->json = true; }}}};
+  return {"info",
+          "show what a package is, or what this build can do",
+          {{"PACKAGE", "a package folder; default: this build",
+            [options](std::string_view text) { options->package = text; }, true}},
+          {group},
+          [options] {
+            return options->package.empty() ? info_of_build(*options) : info_of_package(*options);
+          }};
+}
+
+}  // namespace fastdllm::cli

@@ -1,0 +1,303 @@
+// A small text service: http_service PACKAGE [--host 127.0.0.1] [--port 8080] [--threads 0]
+//                       [--max-batch 8] [--max-waiting 16] [--grace-seconds 10]
+//
+//   GET  /health    {"status": "ok", ...}
+//   POST /generate  {"prompt": TEXT or "messages": [{"role", "content"}, ...], "stop": TEXT or a
+//                   list, "raw": true, "stream": true, and any option of GenerationConfig by its
+//                   name}. The answer is JSON, or with "stream" server-sent events: one for each
+//                   pass (what was committed, and the text that became final), then the completion,
+//                   then [DONE].
+//
+// Errors are {"error": MESSAGE}: 400 what was asked cannot be honoured, 503 too many are waiting.
+// One that comes up during a pass is the answer's "error", since the answer has begun by then. A
+// client that leaves ends its request. SIGINT or SIGTERM: no new requests; those under way have the
+// grace seconds to end in.
+#include <httplib.h>
+
+#include <cmath>
+#include <condition_variable>
+#include <csignal>
+#include <deque>
+#include <fastdllm/llm.hpp>
+#include <future>
+#include <iostream>
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+
+namespace {
+
+using nlohmann::ordered_json;
+using namespace std::chrono_literals;
+
+[[noreturn]] void reject(const std::string& message) {
+  throw fastdllm::Error(fastdllm::ErrorCode::bad_config, message);
+}
+
+// --- What is asked ------------------------------------------------------------------------------
+
+struct Question {
+  std::vector<fastdllm::Message> messages;
+  std::string prompt;  // where there are no messages
+  fastdllm::GenerationConfig config;
+  fastdllm::TextOptions text;
+  bool streams = false;
+};
+
+std::string as_string(const std::string& field, const ordered_json& value) {
+  if (!value.is_string()) reject(field + " is " + value.type_name() + "; expected a string");
+  return value.get<std::string>();
+}
+
+bool as_bool(const std::string& field, const ordered_json& value) {
+  if (!value.is_boolean()) reject(field + " is " + value.type_name() + "; expected true or false");
+  return value.get<bool>();
+}
+
+/// A JSON value as set_option() reads it: [1, 2] is "1,2", {"12": -1.5} is "12=-1.5".
+std::string as_option(const std::string& field, const ordered_json& value) {
+  if (value.is_null()) return "none";
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_primitive()) return value.dump();
+  std::string text;
+  for (const auto& [key, item] : value.items()) {
+    if (!item.is_number()) reject(field + " holds " + item.type_name() + "; expected numbers");
+    text += (text.empty() ? "" : ",") + (value.is_object() ? key + "=" : "") + item.dump();
+  }
+  return text;
+}
+
+std::vector<fastdllm::Message> as_messages(const ordered_json& list) {
+  if (!list.is_array() || list.empty()) reject("messages is empty or no list; expected messages");
+  std::vector<fastdllm::Message> messages;
+  for (const ordered_json& item : list) {
+    if (!item.is_object() || item.size() != 2 || !item.contains("role") ||
+        !item.contains("content")) {
+      reject("messages holds something else; expected objects of role and content");
+    }
+    messages.push_back(
+        {as_string("messages.role", item["role"]), as_string("messages.content", item["content"])});
+  }
+  return messages;
+}
+
+Question read_question(const std::string& body) {
+  const ordered_json fields = ordered_json::parse(body, nullptr, /*allow_exceptions=*/false);
+  if (!fields.is_object()) reject("the body is no JSON object; expected prompt or messages");
+  if (fields.contains("prompt") == fields.contains("messages")) {
+    reject("the body has both or none of prompt and messages; expected one of them");
+  }
+  Question question;
+  for (const auto& [name, value] : fields.items()) {
+    if (name == "prompt") {
+      question.prompt = as_string(name, value);
+    } else if (name == "messages") {
+      question.messages = as_messages(value);
+    } else if (name == "raw") {
+      question.text.raw = as_bool(name, value);
+    } else if (name == "stream") {
+      question.streams = as_bool(name, value);
+    } else if (name == "stop" && value.is_array()) {
+      for (const ordered_json& item : value) question.text.stop.push_back(as_string(name, item));
+    } else if (name == "stop") {
+      question.text.stop = {as_string(name, value)};
+    } else {
+      fastdllm::set_option(question.config, name, as_option(name, value));
+    }
+  }
+  question.config = fastdllm::with_default_rule(question.config);
+  return question;
+}
+
+// --- What is answered ---------------------------------------------------------------------------
+
+ordered_json to_json(const fastdllm::TextEvent& event) {
+  const fastdllm::CommitEvent& commit = event.commit;
+  return {{"step", commit.step},
+          {"block", commit.block},
+          {"positions", commit.positions},
+          {"token_ids", commit.token_ids},
+          {"confidences", commit.confidences},
+          {"piece", event.piece}};
+}
+
+ordered_json to_json(const fastdllm::Completion& completion) {
+  ordered_json fields{{"text", completion.text},
+                      {"token_ids", completion.token_ids},
+                      {"finish_reason", name_of(completion.finish_reason)},
+                      {"stop", nullptr},
+                      {"num_passes", completion.num_passes},
+                      {"prompt_tokens", completion.prompt_tokens},
+                      {"completion_tokens", completion.completion_tokens}};
+  if (completion.stop) fields["stop"] = *completion.stop;
+  return fields;
+}
+
+void set_error(httplib::Response& response, int status, const std::string& message) {
+  response.status = status;
+  response.set_content(ordered_json{{"error", message}}.dump(), "application/json");
+}
+
+/// From the engine's thread, which waits for nobody, to the client's.
+class Channel {
+ public:
+  void put(std::string event) {
+    const std::lock_guard lock(mutex_);
+    events_.push_back(std::move(event));
+    changed_.notify_one();
+  }
+  void end() {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+    changed_.notify_one();
+  }
+  /// Waits a while for events; false: there were all.
+  bool take(std::deque<std::string>& events) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, 50ms, [&] { return ended_ || !events_.empty(); });
+    events.swap(events_);
+    return !ended_ || !events.empty();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::string> events_;
+  bool ended_ = false;
+};
+
+class Service {
+ public:
+  Service(fastdllm::LLM llm, std::size_t connections) : llm_(std::move(llm)) {
+    server_.new_task_queue = [connections] { return new httplib::ThreadPool(connections); };
+    server_.set_keep_alive_max_count(1);  // a connection that only waits would hold a thread
+    server_.set_read_timeout(10s);
+    server_.set_write_timeout(10s);
+    server_.set_payload_max_length(1 << 20);
+    server_.Get("/health", [this](const httplib::Request&, httplib::Response& response) {
+      const ordered_json health{{"status", "ok"}, {"backend", llm_.engine().backend()}};
+      response.set_content(health.dump(), "application/json");
+    });
+    server_.Post("/generate", [this](const httplib::Request& request, httplib::Response& response) {
+      try {
+        generate(request, response);
+      } catch (const fastdllm::Error& problem) {
+        const bool overloaded = problem.code() == fastdllm::ErrorCode::overloaded;
+        const bool rejected = problem.code() == fastdllm::ErrorCode::bad_config;
+        set_error(response, overloaded ? 503 : rejected ? 400 : 500, problem.what());
+        if (overloaded) response.set_header("Retry-After", "1");
+      }
+    });
+    server_.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
+      if (response.body.empty()) {
+        set_error(response, response.status, request.method + " " + request.path + " failed");
+      }
+    });
+  }
+
+  /// Serves until SIGINT or SIGTERM, which every thread blocks.
+  int run(const std::string& host, int port, const sigset_t& signals, std::chrono::seconds grace) {
+    if (port == 0) {
+      port = server_.bind_to_any_port(host);
+    } else if (!server_.bind_to_port(host, port)) {
+      port = -1;
+    }
+    if (port < 0) throw std::runtime_error("cannot listen on " + host);
+    auto served = std::async(std::launch::async, [this] { return server_.listen_after_bind(); });
+    while (!server_.is_running()) std::this_thread::sleep_for(1ms);
+    std::cout << "listening on http://" << host << ":" << port << std::endl;
+
+    int signal = 0;
+    sigwait(&signals, &signal);
+    pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);  // the next one ends the process as it stands
+    server_.stop();
+    if (served.wait_for(grace) != std::future_status::ready) gives_up_ = true;
+    return served.get() ? 0 : 1;
+  }
+
+ private:
+  void generate(const httplib::Request& asked, httplib::Response& response) {
+    const Question question = read_question(asked.body);
+    const auto channel = std::make_shared<Channel>();  // of the engine's thread and the client's
+    fastdllm::TextCallback on_text;
+    if (question.streams) {
+      on_text = [channel](const fastdllm::TextEvent& event) {
+        channel->put("data: " + to_json(event).dump() + "\n\n");
+        return true;
+      };
+    }
+    const auto on_done = [channel] { channel->end(); };
+    const fastdllm::TextRequest request =
+        question.messages.empty()
+            ? llm_.submit(question.prompt, question.config, question.text, on_text, on_done)
+            : llm_.submit_chat(question.messages, question.config, question.text, on_text, on_done);
+    response.set_chunked_content_provider(
+        question.streams ? "text/event-stream" : "application/json",
+        [this, channel, request, streams = question.streams](std::size_t, httplib::DataSink& sink) {
+          return answer(*channel, request, streams, sink);
+        },
+        [request](bool) { request.cancel(); });  // however it ended
+  }
+
+  /// False: the client has left.
+  bool answer(Channel& channel, const fastdllm::TextRequest& request, bool streams,
+              httplib::DataSink& sink) {
+    std::deque<std::string> events;
+    while (channel.take(events)) {
+      for (const std::string& event : events) {
+        if (!sink.write(event.data(), event.size())) return false;
+      }
+      events.clear();
+      if (!sink.is_writable()) return false;
+      if (gives_up_) request.cancel();
+    }
+    ordered_json last;
+    try {
+      last = to_json(request.result());
+      if (streams) last = {{"completion", last}};
+    } catch (const fastdllm::Error& problem) {
+      last = {{"error", problem.what()}};
+    }
+    const std::string text =
+        streams ? "data: " + last.dump() + "\n\ndata: [DONE]\n\n" : last.dump() + "\n";
+    if (!sink.write(text.data(), text.size())) return false;
+    sink.done();
+    return true;
+  }
+
+  fastdllm::LLM llm_;
+  httplib::Server server_;
+  std::atomic<bool> gives_up_ = false;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  std::map<std::string, std::string> settings{{"--host", "127.0.0.1"}, {"--port", "8080"},
+                                              {"--threads", "0"},      {"--max-batch", "8"},
+                                              {"--max-waiting", "16"}, {"--grace-seconds", "10"}};
+  for (int i = 2; i < argc; i += 2) {
+    if (!settings.contains(argv[i]) || i + 1 == argc)
+      reject(std::string(argv[i]) + " is no option");
+    settings[argv[i]] = argv[i + 1];
+  }
+  if (argc < 2) reject("usage: http_service PACKAGE [--port 8080] [...]");
+  // Before there are threads, so that signals wait for sigwait().
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  const fastdllm::EngineLimits limits{.max_batch = std::stol(settings["--max-batch"]),
+                                      .max_waiting = std::stol(settings["--max-waiting"])};
+  fastdllm::LLM llm(argv[1], {.threads = std::stoi(settings["--threads"])}, limits);
+  // A thread for each request that the engine takes on, and some to say that there is no more room.
+  const auto connections = static_cast<std::size_t>(limits.max_batch + limits.max_waiting + 4);
+  Service service(std::move(llm), connections);
+  return service.run(settings["--host"], std::stoi(settings["--port"]), signals,
+                     std::chrono::seconds(std::stol(settings["--grace-seconds"])));
+} catch (const std::exception& problem) {
+  std::cerr << "http_service: " << problem.what() << '\n';
+  return 1;
+}

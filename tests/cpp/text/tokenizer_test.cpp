@@ -1,0 +1,3 @@
+#include "fastdllm/tokenizer.hpp"
+
+#include <gtest/gtest.h>

@@ -15,6 +15,7 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
 
 .PHONY: dist test-clang system-clang
 .PHONY: demo test test-cpp test-sanitize test-python lint types bench format system clean
+.PHONY: test-aarch64 system-aarch64 wheels test-wheels
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
 
@@ -116,6 +117,34 @@ dist: .deps/include/onnxruntime_cxx_api.h
 
 bench: $(PACKAGE)/fastdllm.json
 	$(BIN)/python benchmarks/compare_torch.py $(PACKAGE) $(MODEL)
+
+# --- 64-bit ARM: a cross build, its tests under qemu-user; wheels ----------------------------------
+ORT_VERSION = $$($(BIN)/python -c 'from importlib.metadata import version; print(version("onnxruntime"))')
+system-aarch64: | system
+	@missing=""; \
+	command -v aarch64-linux-gnu-g++ >/dev/null || missing="$$missing g++-aarch64-linux-gnu"; \
+	command -v qemu-aarch64-static >/dev/null || missing="$$missing qemu-user-static"; \
+	$(APT_INSTALL)
+
+.deps/aarch64/root/usr: $(STAMP) | system-aarch64
+	cpp/cmake/get_aarch64.sh .deps/aarch64 $(ORT_VERSION) $(abspath $(BIN)/python)
+	@touch $@
+
+test-aarch64: .deps/aarch64/root/usr .deps/include/onnxruntime_cxx_api.h $(PACKAGE)/fastdllm.json
+	cmake --preset aarch64
+	cmake --build --preset aarch64
+	ctest --preset aarch64
+	cmake --preset dev
+	cmake --build --preset dev --target decode_cases
+	tests/aarch64/same_tokens.sh $(abspath $(PACKAGE)) \
+	  $$($(BIN)/python -c 'from fastdllm.engine import find_onnxruntime as f; print(f())')
+
+# dist/*.whl for x86-64 and aarch64; the test installs both and asks them the same.
+wheels: .deps/aarch64/root/usr .deps/include/onnxruntime_cxx_api.h
+	PYTHON=$(PYTHON) bindings/build_wheels.sh
+
+test-wheels: wheels $(PACKAGE)/fastdllm.json
+	tests/aarch64/same_wheels.sh $(abspath $(PACKAGE)) $(abspath $(BIN)/python)
 
 clean:
 	rm -rf build packages $(VENV) .deps

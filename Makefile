@@ -82,6 +82,7 @@ test-cpp: .deps/include/onnxruntime_cxx_api.h $(PACKAGE)/fastdllm.json
 	FASTDLLM_TEST_PACKAGE=$(abspath $(PACKAGE)) \
 	FASTDLLM_ONNXRUNTIME=$$($(BIN)/python -c 'from fastdllm.engine import find_onnxruntime as f; print(f())') \
 	  ctest --preset dev
+	@grep -h ' bytes  ' build/dev/Testing/Temporary/LastTest.log # what the tar.gz holds
 
 # The same sources, without a warning, with the other compiler.
 test-clang: .deps/include/onnxruntime_cxx_api.h | system-clang

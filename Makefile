@@ -34,6 +34,7 @@ system:
 	command -v pkg-config >/dev/null || missing="$$missing pkg-config"; \
 	[ -e /usr/include/pcre2.h ] || missing="$$missing libpcre2-dev"; \
 	[ -e /usr/include/utf8proc.h ] || missing="$$missing libutf8proc-dev"; \
+	[ -e /usr/include/httplib.h ] || missing="$$missing libcpp-httplib-dev"; \
 	if [ -n "$$missing" ]; then \
 	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	  echo "installing:$$missing"; \

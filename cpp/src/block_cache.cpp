@@ -87,6 +87,15 @@ std::int64_t BlockCache::tensor_bytes(std::int64_t capacity) const noexcept {
   return (size + alignment - 1) / alignment * alignment;
 }
 
+std::int64_t BlockCache::bytes_with(std::int64_t rows, bool committed) const noexcept {
+  std::int64_t total = 0;
+  for (std::size_t i = 0; i < stores_.size(); ++i) {
+    const bool written = committed || i != committed_;
+    total += tensor_bytes(std::max(stores_[i].capacity, written ? rows : 0));
+  }
+  return num_tensors_ * total;
+}
+
 std::int64_t BlockCache::bytes() const noexcept {
   std::int64_t total = 0;
   for (const Store& store : stores_) {

@@ -52,6 +52,8 @@ class BlockCache {
   [[nodiscard]] std::int64_t batch() const noexcept { return batch_; }
   /// Bytes of K/V held.
   [[nodiscard]] std::int64_t bytes() const noexcept;
+  /// The same once `rows` rows were refreshed, and committed too or not.
+  [[nodiscard]] std::int64_t bytes_with(std::int64_t rows, bool committed) const noexcept;
 
  private:
   struct Store {

@@ -266,7 +266,9 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
     feed.wanted.logits = true;
     Feed* feeds[] = {&feed};
     model.run(feeds);
-    values.assign(feed.predictions.logits.begin(), feed.predictions.logits.end());
+    const auto vocab_size = static_cast<std::size_t>(package().vocab_size);
+    const auto asked = feed.predictions.logits.first(positions.size() * vocab_size);  // padded
+    values.assign(asked.begin(), asked.end());
   });
   return values;
 }

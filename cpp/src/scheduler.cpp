@@ -66,6 +66,12 @@ std::int64_t Scheduler::own_bytes(const UnmaskLoop& loop) const noexcept {
   return rows_bytes(loop.most_cached_rows()) * loop.batch() * (block_causal ? 2 : 1);
 }
 
+// What a cache will have beyond that: it keeps the memory that a larger request had.
+std::int64_t Scheduler::excess_bytes(const BlockCache& cache, const UnmaskLoop& loop) const {
+  const bool block_causal = model_.package().attention == AttentionKind::block_causal;
+  return cache.bytes_with(loop.most_cached_rows(), block_causal) - own_bytes(loop);
+}
+
 // Requests that share runs have a copy side by side.
 std::int64_t Scheduler::stacked_bytes(const UnmaskLoop& loop) const noexcept {
   const bool shares = limits_.max_batch > 1 && loop.batch() == 1;
@@ -201,7 +207,11 @@ bool Scheduler::plan(Job& job) {
       job.feed = nullptr;
     } else if (!job.cache) {
       job.cache = acquire(*job.loop);
-      const std::int64_t more = std::max<std::int64_t>(job.cache->bytes() - job.charged, 0);
+      std::int64_t more = excess_bytes(*job.cache, *job.loop);
+      if (more > limits_.cache_bytes - used_bytes_) {  // of a larger request: there is no room now
+        job.cache = new_cache(*job.loop);
+        more = excess_bytes(*job.cache, *job.loop);
+      }
       job.charged += more;
       used_bytes_ += more;
       evict();
@@ -237,15 +247,18 @@ std::unique_ptr<BlockCache> Scheduler::acquire(const UnmaskLoop& loop) {
   }
   const bool full = std::ssize(idle_) + std::ssize(running_) > limits_.max_batch;
   if (best == idle_.end() && full) best = std::find_if(idle_.begin(), idle_.end(), usable);
-  if (best == idle_.end()) {
-    return std::make_unique<BlockCache>(model_.session(), model_.package(), loop.batch(), clock_);
-  }
+  if (best == idle_.end()) return new_cache(loop);
   std::unique_ptr<BlockCache> cache = std::move(*best);
   idle_.erase(best);
   return cache;
 }
 
+std::unique_ptr<BlockCache> Scheduler::new_cache(const UnmaskLoop& loop) {
+  return std::make_unique<BlockCache>(model_.session(), model_.package(), loop.batch(), clock_);
+}
+
 void Scheduler::evict() noexcept {
+  model_.limit_stacks(stacked_bytes_);  // some requests may have left since they were admitted
   const auto bytes = [&] {
     std::int64_t total = used_bytes_;
     for (const std::unique_ptr<BlockCache>& cache : idle_) total += cache->bytes();

@@ -89,9 +89,11 @@ class Scheduler : public std::enable_shared_from_this<Scheduler> {
   void finish(Job& job, std::exception_ptr problem = {});
   void leave(Job& job, std::exception_ptr problem);
   [[nodiscard]] std::unique_ptr<BlockCache> acquire(const UnmaskLoop& loop);
+  [[nodiscard]] std::unique_ptr<BlockCache> new_cache(const UnmaskLoop& loop);
   void evict() noexcept;
   [[nodiscard]] std::int64_t rows_bytes(std::int64_t rows) const noexcept;
   [[nodiscard]] std::int64_t own_bytes(const UnmaskLoop& loop) const noexcept;
+  [[nodiscard]] std::int64_t excess_bytes(const BlockCache& cache, const UnmaskLoop& loop) const;
   [[nodiscard]] std::int64_t stacked_bytes(const UnmaskLoop& loop) const noexcept;
 
   Model model_;

@@ -6,11 +6,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "contract_session.hpp"
 #include "fastdllm/backend.hpp"
 #include "fastdllm/engine.hpp"
 #include "fastdllm/package.hpp"
@@ -62,23 +62,15 @@ struct RecordedPass {
   bool logits_bound = false;
 };
 
-class HeapMemory final : public Memory {
- public:
-  explicit HeapMemory(std::size_t bytes) : bytes_(bytes + 1) {}
-  void* data() noexcept override { return bytes_.data(); }
-
- private:
-  std::vector<std::byte> bytes_;
-};
-
 /// Keys and values of a row at position p are p + 1 everywhere, so a step can tell whose K/V it
 /// sees.
-class ScriptedSession final : public Session {
+class ScriptedSession final : public ContractSession {
  public:
   using Script = std::function<Answer(std::int64_t pass, std::int64_t position)>;
   using LogitScript = std::function<float(std::int64_t row, std::int64_t position, std::int64_t v)>;
 
-  explicit ScriptedSession(const PackageInfo& package = scripted_package());
+  explicit ScriptedSession(const PackageInfo& package = scripted_package())
+      : ContractSession(package) {}
 
   Script script = [](std::int64_t, std::int64_t) { return Answer{}; };
   LogitScript logit_script;
@@ -88,29 +80,16 @@ class ScriptedSession final : public Session {
   std::function<void(std::size_t bytes)> before_allocation;
   /// Positions whose cached rows the last run saw, from the past key of layer 0.
   std::vector<std::int64_t> seen_past;
-  std::vector<TensorSpec> input_specs, output_specs;
 
-  std::span<const TensorSpec> inputs() const noexcept override { return input_specs; }
-  std::span<const TensorSpec> outputs() const noexcept override { return output_specs; }
   std::unique_ptr<Memory> allocate_cache(std::size_t bytes) override {
     if (before_allocation) before_allocation(bytes);
-    return std::make_unique<HeapMemory>(bytes);
+    return ContractSession::allocate_cache(bytes);
   }
-  void bind_input(std::size_t index, const TensorView& tensor) override { in_.at(index) = tensor; }
-  void bind_output(std::size_t index, const TensorView& tensor) override {
-    out_.at(index) = tensor;
-  }
-  void unbind_output(std::size_t index) override { out_.at(index).reset(); }
   void run() override;
   std::string description() const override { return "scripted"; }
 
  private:
-  [[nodiscard]] const TensorView& input(const std::string& name) const;
-  [[nodiscard]] const std::optional<TensorView>& output(const std::string& name) const;
   void write_present(const RecordedPass& pass, const std::string& suffix);
-
-  std::vector<std::optional<TensorView>> in_, out_;
-  std::int64_t num_layers_;
 };
 
 /// The token that a row predicts is its own position, modulo ten; left rows are surer.

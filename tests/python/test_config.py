@@ -28,6 +28,16 @@ def test_the_cpp_struct_has_the_fields_in_this_order() -> None:
     assert [member[1] for member in members if member is not None] == FIELDS
 
 
+def test_the_c_struct_has_them_behind_its_size() -> None:
+    header = (ROOT / "cpp/include/fastdllm/fastdllm.h").read_text("utf-8")
+    body = re.search(r"typedef struct fastdllm_config \{(.*?)\}", header, re.DOTALL)
+    assert body is not None
+    members = re.findall(r"(\w+);", re.sub(r"/\*.*?\*/", "", body[1], flags=re.DOTALL))
+
+    assert members[0] == "struct_size"
+    assert [name for name in members[1:] if not name.startswith("num_")] == FIELDS
+
+
 def test_cpp_knows_each_by_name() -> None:
     table = (ROOT / "cpp/src/options.cpp").read_text("utf-8")
 

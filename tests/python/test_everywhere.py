@@ -147,13 +147,21 @@ def test_the_service(case: Case, streams: bool, expected_of: ExpectedOf, service
     assert answer["text"] == expected_of(case).text
 
 
-@pytest.mark.parametrize("name", ["embed", "embed_c"])
-def test_the_examples(name: str, package_of: PackageOf, llm: fastdllm.LLM) -> None:
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("embed", GenerationConfig(threshold=0.9)),
+        ("embed_c", GenerationConfig(threshold=0.9, max_new_tokens=64)),
+    ],
+)
+def test_the_examples(
+    name: str, config: GenerationConfig, package_of: PackageOf, llm: fastdllm.LLM
+) -> None:
     for prompt in (QUESTION, OTHER_QUESTION):
         done = run_program(program(f"examples/{name}"), package_of("tiny_math"), prompt)
 
         assert done.returncode == 0, done.stderr
-        assert done.stdout == llm.generate(prompt).text + "\n"
+        assert done.stdout == llm.generate(prompt, config).text + "\n"
 
 
 def test_the_example_with_token_ids(package_of: PackageOf, llm: fastdllm.LLM) -> None:

@@ -44,6 +44,7 @@ system:
 	command -v pkg-config >/dev/null || missing="$$missing pkg-config"; \
 	[ -e /usr/include/pcre2.h ] || missing="$$missing libpcre2-dev"; \
 	[ -e /usr/include/utf8proc.h ] || missing="$$missing libutf8proc-dev"; \
+	[ -e /usr/include/httplib.h ] || missing="$$missing libcpp-httplib-dev"; \
 	$(APT_INSTALL)
 
 # clang 14 is the oldest that is supported, and Debian 12's; newer systems have a newer one only.

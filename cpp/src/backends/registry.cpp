@@ -41,10 +41,7 @@ std::unique_ptr<Session> open_session(const PackageInfo& package, const SessionO
   const bool chosen = options.backend == "auto" && device.cuda && has_tensorrt() &&
                       finds_tensorrt_engine(package, options, device);
   if (named || chosen) return open_tensorrt_session(package, options, device);
-  if (device.cuda) {
-    throw Error(ErrorCode::backend, "backend 'onnxruntime' has no device cuda yet");
-  }
-  return open_onnxruntime_session(package.graph, options);
+  return open_onnxruntime_session(package.graph, options, device);
 }
 
 }  // namespace fastdllm

@@ -236,6 +236,7 @@ TEST(LLM, ACancelledAnswerHasTheTextSoFar) {
                                                      return true;
                                                    });
   EXPECT_FALSE(request.wait_for(1ms));
+  while (calls < 3) std::this_thread::sleep_for(1ms);
   request.cancel();
   gate.open();
   const Completion answer = request.result();

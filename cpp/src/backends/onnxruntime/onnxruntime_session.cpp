@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../../concat.hpp"
+#include "cuda_provider.hpp"
 #include "denormals.hpp"
 #include "fastdllm/error.hpp"
 #include "loader.hpp"
@@ -71,42 +72,61 @@ class HostMemory final : public Memory {
 
 void ignore_log(void*, OrtLoggingLevel, const char*, const char*, const char*, const char*) {}
 
-Ort::SessionOptions options_of(const SessionOptions& options) {
+Ort::SessionOptions options_of(const SessionOptions& options, const CudaProvider* gpu) {
   Ort::SessionOptions ort;
   ort.SetIntraOpNumThreads(options.threads);
   ort.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
   ort.AddConfigEntry("session.set_denormal_as_zero", "1");  // in the threads of the pool
   ort.DisableMemPattern();  // the rows of a pass vary; patterns would pile up per shape
+  if (gpu != nullptr) gpu->append_to(ort);
   return ort;
+}
+
+bool is_cache(const TensorSpec& tensor) {
+  return tensor.name.starts_with("past_key_values.") || tensor.name.starts_with("present.");
 }
 
 class OnnxRuntimeSession final : public Session {
  public:
+  /// gpu: nullptr for the CPU.
   OnnxRuntimeSession(const std::filesystem::path& graph, const SessionOptions& options,
-                     std::string version)
-      : env_(ORT_LOGGING_LEVEL_FATAL, "fastdllm", ignore_log, nullptr),
-        session_(env_, graph.c_str(), options_of(options)),
-        memory_info_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)),
+                     std::string version, std::unique_ptr<CudaProvider> gpu)
+      : gpu_(std::move(gpu)),
+        env_(ORT_LOGGING_LEVEL_FATAL, "fastdllm", ignore_log, nullptr),
+        session_(env_, graph.c_str(), options_of(options, gpu_.get())),
+        host_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)),
+        cache_(gpu_ ? gpu_->memory_info()
+                    : Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)),
         binding_(session_),
         version_(std::move(version)),
         inputs_(specs_of(session_, true)),
         outputs_(specs_of(session_, false)),
+        bound_inputs_(inputs_.size()),
         bound_outputs_(outputs_.size()) {}
 
   std::span<const TensorSpec> inputs() const noexcept override { return inputs_; }
   std::span<const TensorSpec> outputs() const noexcept override { return outputs_; }
 
   std::unique_ptr<Memory> allocate_cache(std::size_t bytes) override {
+    if (gpu_) return gpu_->allocate(bytes);
     return std::make_unique<HostMemory>(bytes);
   }
 
+  void copy_cache(void* target, const void* source, std::size_t bytes) override {
+    if (gpu_) return gpu_->copy(target, source, bytes);
+    Session::copy_cache(target, source, bytes);
+  }
+
   void bind_input(std::size_t index, const TensorView& tensor) override {
-    binding_.BindInput(inputs_[index].name.c_str(), value_of(tensor));
+    bound_inputs_[index] = tensor;
+    if (!gpu_) binding_.BindInput(inputs_[index].name.c_str(), value_of(inputs_[index], tensor));
   }
 
   void bind_output(std::size_t index, const TensorView& tensor) override {
     bound_outputs_[index] = tensor;
-    if (!outputs_stale_) binding_.BindOutput(outputs_[index].name.c_str(), value_of(tensor));
+    if (!outputs_stale_) {
+      binding_.BindOutput(outputs_[index].name.c_str(), value_of(outputs_[index], tensor));
+    }
   }
 
   // ONNX Runtime can only clear all bound outputs: the ones that stay are bound again before a run.
@@ -119,55 +139,79 @@ class OnnxRuntimeSession final : public Session {
   void run() override {
     try {
       if (outputs_stale_) rebind_outputs();
+      if (gpu_) copy_inputs();
       const DenormalsAsZero denormals;  // the calling thread computes its share of a run
       session_.Run(run_options_, binding_);
+      if (gpu_) binding_.SynchronizeOutputs();
     } catch (const Ort::Exception& problem) {
       throw Error(ErrorCode::backend, concat("ONNX Runtime failed in a pass: ", problem.what()));
     }
   }
 
-  std::string description() const override { return concat("onnxruntime ", version_, " (CPU)"); }
+  std::string description() const override {
+    const std::string device = gpu_ ? concat("CUDA:", gpu_->runtime().device()) : "CPU";
+    return concat("onnxruntime ", version_, " (", device, ")");
+  }
 
  private:
-  [[nodiscard]] Ort::Value value_of(const TensorView& tensor) const {
+  [[nodiscard]] Ort::Value value_of(const TensorSpec& spec, const TensorView& tensor) const {
     const std::size_t bytes =
         static_cast<std::size_t>(tensor.shape.elements()) * size_of(tensor.type);
-    return Ort::Value::CreateTensor(memory_info_, tensor.data, bytes, tensor.shape.dims.data(),
-                                    static_cast<std::size_t>(tensor.shape.rank),
-                                    to_onnx(tensor.type));
+    return Ort::Value::CreateTensor(
+        is_cache(spec) ? cache_ : host_, tensor.data, bytes, tensor.shape.dims.data(),
+        static_cast<std::size_t>(tensor.shape.rank), to_onnx(tensor.type));
+  }
+
+  // Binding host memory for a GPU copies it there and then: what has changed since must be bound
+  // again, and so must what a node on the CPU reads of the cache.
+  void copy_inputs() {
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+      if (!bound_inputs_[i]) continue;
+      binding_.BindInput(inputs_[i].name.c_str(), value_of(inputs_[i], *bound_inputs_[i]));
+    }
+    binding_.SynchronizeInputs();
   }
 
   void rebind_outputs() {
     binding_.ClearBoundOutputs();
     for (std::size_t i = 0; i < outputs_.size(); ++i) {
       if (bound_outputs_[i]) {
-        binding_.BindOutput(outputs_[i].name.c_str(), value_of(*bound_outputs_[i]));
+        binding_.BindOutput(outputs_[i].name.c_str(), value_of(outputs_[i], *bound_outputs_[i]));
       }
     }
     outputs_stale_ = false;
   }
 
+  std::unique_ptr<CudaProvider> gpu_;  // first: the session computes on its stream
   Ort::Env env_;
   Ort::Session session_;
-  Ort::MemoryInfo memory_info_;
+  Ort::MemoryInfo host_, cache_;
   Ort::IoBinding binding_;
   Ort::RunOptions run_options_;
   std::string version_;
   std::vector<TensorSpec> inputs_;
   std::vector<TensorSpec> outputs_;
-  std::vector<std::optional<TensorView>> bound_outputs_;
+  std::vector<std::optional<TensorView>> bound_inputs_, bound_outputs_;
   bool outputs_stale_ = false;
 };
 
 }  // namespace
 
 std::unique_ptr<Session> open_onnxruntime_session(const std::filesystem::path& graph,
-                                                  const SessionOptions& options) {
+                                                  const SessionOptions& options,
+                                                  const Device& device) {
   std::string version = load_onnxruntime(options.onnxruntime_library);
+  std::unique_ptr<CudaProvider> gpu;
+  if (device.cuda) gpu = std::make_unique<CudaProvider>(options.cudart_library, device.index);
   const DenormalsAsZero denormals;  // restores what opening a session does to this thread
   try {
-    return std::make_unique<OnnxRuntimeSession>(graph, options, std::move(version));
+    return std::make_unique<OnnxRuntimeSession>(graph, options, std::move(version), std::move(gpu));
   } catch (const Ort::Exception& problem) {
+    if (device.cuda) {
+      throw Error(ErrorCode::backend,
+                  concat(graph.string(), ": ONNX Runtime cannot load it on cuda:", device.index,
+                         ": ", problem.what()));
+    }
     throw Error(ErrorCode::bad_package,
                 concat(graph.string(), ": ONNX Runtime refuses the graph: ", problem.what()));
   }

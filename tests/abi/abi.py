@@ -52,7 +52,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--update", action="store_true")
     parser.add_argument("--nm", default="nm")
-    parser.add_argument("--layout", nargs="+", required=True)
+    parser.add_argument("--layout", nargs=argparse.REMAINDER, required=True)
     parser.add_argument("libraries", nargs="*")
     options = parser.parse_args()
 

@@ -136,7 +136,7 @@ test-aarch64: .deps/aarch64/root/usr .deps/include/onnxruntime_cxx_api.h $(PACKA
 	cmake --build --preset aarch64
 	ctest --preset aarch64
 	cmake --preset dev
-	cmake --build --preset dev --target decode_cases
+	cmake --build --preset dev --target decode_cases fastdllm-cli
 	tests/aarch64/same_tokens.sh $(abspath $(PACKAGE)) \
 	  $$($(BIN)/python -c 'from fastdllm.engine import find_onnxruntime as f; print(f())')
 

@@ -266,7 +266,10 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
     feed.wanted.logits = true;
     Feed* feeds[] = {&feed};
     model.run(feeds);
-    values.assign(feed.predictions.logits.begin(), feed.predictions.logits.end());
+    // A run computes two rows at least: the second may be padding.
+    const auto asked = feed.predictions.logits.first(
+        positions.size() * static_cast<std::size_t>(package().vocab_size));
+    values.assign(asked.begin(), asked.end());
   });
   return values;
 }

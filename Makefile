@@ -13,7 +13,9 @@ STAMP := $(VENV)/.installed
 SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -not -path '*/__pycache__/*') \
            CMakeLists.txt pyproject.toml
 
+.PHONY: dist test-clang system-clang
 .PHONY: demo test test-cpp test-sanitize test-python lint types bench format system clean
+.PHONY: test-aarch64 system-aarch64 wheels test-wheels
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
 
@@ -22,6 +24,14 @@ test: lint test-cpp test-sanitize test-python types
 
 # --- set-up -----------------------------------------------------------------------------------
 # Debian packages that are missing, where this user may install them.
+define APT_INSTALL
+if [ -n "$$missing" ]; then \
+  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+  echo "installing:$$missing"; \
+  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+fi
+endef
+
 system:
 	@missing=""; \
 	command -v g++ >/dev/null || missing="$$missing g++"; \
@@ -34,11 +44,12 @@ system:
 	command -v pkg-config >/dev/null || missing="$$missing pkg-config"; \
 	[ -e /usr/include/pcre2.h ] || missing="$$missing libpcre2-dev"; \
 	[ -e /usr/include/utf8proc.h ] || missing="$$missing libutf8proc-dev"; \
-	if [ -n "$$missing" ]; then \
-	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	  echo "installing:$$missing"; \
-	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
-	fi
+	$(APT_INSTALL)
+
+# clang 14 is the oldest that is supported, and Debian 12's; newer systems have a newer one only.
+CLANG ?= $(shell command -v clang-14 || echo clang)
+system-clang: | system
+	@missing=""; command -v $(CLANG) >/dev/null || missing=" clang"; $(APT_INSTALL)
 
 .deps/include/onnxruntime_cxx_api.h: | system
 	cpp/cmake/get_headers.sh .deps
@@ -72,6 +83,12 @@ test-cpp: .deps/include/onnxruntime_cxx_api.h $(PACKAGE)/fastdllm.json
 	FASTDLLM_ONNXRUNTIME=$$($(BIN)/python -c 'from fastdllm.engine import find_onnxruntime as f; print(f())') \
 	  ctest --preset dev
 
+# The same sources, without a warning, with the other compiler.
+test-clang: .deps/include/onnxruntime_cxx_api.h | system-clang
+	cmake --preset clang -DCMAKE_C_COMPILER=$(CLANG) -DCMAKE_CXX_COMPILER=$(subst clang,clang++,$(CLANG))
+	cmake --build --preset clang
+	ctest --preset clang
+
 test-sanitize: .deps/include/onnxruntime_cxx_api.h
 	cmake --preset sanitize
 	cmake --build --preset sanitize
@@ -94,8 +111,40 @@ format: $(VENV)/.tools
 	$(BIN)/ruff format .
 	git ls-files -co --exclude-standard '*.cpp' '*.hpp' | xargs $(BIN)/clang-format -i
 
+# build/dist/fastdllm-VERSION-Linux-ARCH.tar.gz: libraries, headers, fastdllm-cli.
+dist: .deps/include/onnxruntime_cxx_api.h
+	cmake --workflow --preset dist
+
 bench: $(PACKAGE)/fastdllm.json
 	$(BIN)/python benchmarks/compare_torch.py $(PACKAGE) $(MODEL)
+
+# --- 64-bit ARM: a cross build, its tests under qemu-user; wheels ----------------------------------
+ORT_VERSION = $$($(BIN)/python -c 'from importlib.metadata import version; print(version("onnxruntime"))')
+system-aarch64: | system
+	@missing=""; \
+	command -v aarch64-linux-gnu-g++ >/dev/null || missing="$$missing g++-aarch64-linux-gnu"; \
+	command -v qemu-aarch64-static >/dev/null || missing="$$missing qemu-user-static"; \
+	$(APT_INSTALL)
+
+.deps/aarch64/root/usr: $(STAMP) | system-aarch64
+	cpp/cmake/get_aarch64.sh .deps/aarch64 $(ORT_VERSION) $(abspath $(BIN)/python)
+	@touch $@
+
+test-aarch64: .deps/aarch64/root/usr .deps/include/onnxruntime_cxx_api.h $(PACKAGE)/fastdllm.json
+	cmake --preset aarch64
+	cmake --build --preset aarch64
+	ctest --preset aarch64
+	cmake --preset dev
+	cmake --build --preset dev --target decode_cases
+	tests/aarch64/same_tokens.sh $(abspath $(PACKAGE)) \
+	  $$($(BIN)/python -c 'from fastdllm.engine import find_onnxruntime as f; print(f())')
+
+# dist/*.whl for x86-64 and aarch64; the test installs both and asks them the same.
+wheels: .deps/aarch64/root/usr .deps/include/onnxruntime_cxx_api.h
+	PYTHON=$(PYTHON) bindings/build_wheels.sh
+
+test-wheels: wheels $(PACKAGE)/fastdllm.json
+	tests/aarch64/same_wheels.sh $(abspath $(PACKAGE)) $(abspath $(BIN)/python)
 
 clean:
 	rm -rf build packages $(VENV) .deps

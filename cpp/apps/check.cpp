@@ -150,6 +150,16 @@ std::string check_decode(Engine& engine, const json& probes) {
   return counted + " tokens of a short decode are the stored ones";
 }
 
+std::string check_text(const std::filesystem::path& package, const json& probes) {
+  const ordered_json tokenizer = read_metadata(package).value("tokenizer", ordered_json());
+  if (tokenizer.is_null()) return "no tokenizer in this package";
+  const std::vector<std::string> differences = fastdllm::check_text(package);
+  if (!differences.empty()) fail(differences.front());
+  return std::to_string(probes.value("tokenizer", json::array()).size()) + " tokenizer probes, " +
+         std::to_string(probes.value("chat", json::array()).size()) +
+         " chat probes; chat format for C++: " + describe_chat_format(tokenizer);
+}
+
 int check(const PackageOptions& options) {
   Report report(options.json);
   std::vector<FileCheck> files;
@@ -169,7 +179,7 @@ int check(const PackageOptions& options) {
       return check_graph(*engine, probes);
     });
     if (engine) report.run("decode", [&] { return check_decode(*engine, probes); });
-    report.run("text", [&] { return std::string("to come"); });
+    report.run("text", [&] { return check_text(options.package, probes); });
   }
   return report.finish(options.package);
 }

@@ -25,6 +25,10 @@ struct PackageOptions {
 [[nodiscard]] nlohmann::ordered_json to_json(const GenerationStats& stats);
 /// JSON has no infinities: the log of a probability 0 is null.
 [[nodiscard]] nlohmann::ordered_json logs_to_json(const std::vector<double>& logprobs);
+/// fastdllm.json as it stands, in its order, after read_package() found it sound. Errors: its own.
+[[nodiscard]] nlohmann::ordered_json read_metadata(const std::filesystem::path& package);
+/// Whether this library can chat with a package, and if not, why; of its `tokenizer` entry.
+[[nodiscard]] std::string describe_chat_format(const nlohmann::ordered_json& tokenizer);
 /// One object over several lines, or (indent -1) in one; ASCII, with a newline.
 void print_json(const nlohmann::ordered_json& content, int indent = 1);
 /// Rows in columns; the first row is the header, the first column left-aligned.

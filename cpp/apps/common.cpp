@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 
 #include "commands.hpp"
 #include "console.hpp"
@@ -34,6 +35,31 @@ OptionGroup PackageOptions::group() {
               &SessionOptions::tensorrt_engine);
   group.options.push_back({"--json", "", "print JSON", [this](std::string_view) { json = true; }});
   return group;
+}
+
+ordered_json read_metadata(const std::filesystem::path& package) {
+  (void)read_package(package);
+  const std::filesystem::path path = package / "fastdllm.json";
+  std::ifstream file(path, std::ios::binary);
+  ordered_json metadata = ordered_json::parse(file, nullptr, false);
+  if (!metadata.is_object()) {
+    throw Error(ErrorCode::bad_package, path.string() + ": is no longer readable as JSON");
+  }
+  return metadata;
+}
+
+std::string describe_chat_format(const ordered_json& tokenizer) {
+  const auto entry = [&](const char* key) {
+    return tokenizer.is_object() ? tokenizer.value(key, ordered_json()) : ordered_json();
+  };
+  if (entry("chat_template").is_null()) return "no: there is no chat template";
+  if (!entry("chat_format").is_null()) return "yes";
+  if (!tokenizer.contains("chat_format")) {
+    return "no: exported before there was one, export the package again";
+  }
+  const ordered_json reason = entry("chat_format_reason");
+  return "no: " + (reason.is_string() ? reason.get<std::string>()
+                                      : "the chat template is more than a format");
 }
 
 ordered_json to_json(const GenerationStats& stats) {

@@ -1,7 +1,6 @@
 // fastdllm-cli info: what a package is, or what this build can do.
 #include <fastdllm/version.h>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 
 #include "commands.hpp"
@@ -29,21 +28,6 @@ void print_facts(const Facts& facts) {
   print(text);
 }
 
-/// fastdllm.json as it stands, in its order, after read_package() found it sound.
-ordered_json read_metadata(const std::filesystem::path& package) {
-  (void)read_package(package);
-  const std::filesystem::path path = package / "fastdllm.json";
-  std::ifstream file(path, std::ios::binary);
-  ordered_json metadata = ordered_json::parse(file, nullptr, false);
-  if (!metadata.is_object()) {
-    throw Error(ErrorCode::bad_package, path.string() + ": is no longer readable as JSON");
-  }
-  std::int64_t bytes = 0;
-  for (const auto& file_entry : metadata["files"]) bytes += file_entry["bytes"].get<std::int64_t>();
-  metadata["bytes"] = bytes;
-  return metadata;
-}
-
 std::string as_text(const ordered_json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
@@ -55,7 +39,10 @@ std::string megabytes(std::int64_t bytes) {
 }
 
 int info_of_package(const Options& options) {
-  const ordered_json metadata = read_metadata(options.package);
+  ordered_json metadata = read_metadata(options.package);
+  std::int64_t bytes = 0;
+  for (const auto& file : metadata["files"]) bytes += file["bytes"].get<std::int64_t>();
+  metadata["bytes"] = bytes;
   if (options.json) {
     print_json(metadata);
     return 0;
@@ -68,8 +55,9 @@ int info_of_package(const Options& options) {
                              as_text(metadata["opset"])},
               {"exported by",
                "fastdllm " + as_text(metadata.value("fastdllm_version", ordered_json("unknown")))},
-              {"size", megabytes(metadata["bytes"].get<std::int64_t>())},
-              {"tokenizer", tokenizer.is_object() ? "yes" : "no"}};
+              {"size", megabytes(bytes)},
+              {"tokenizer", tokenizer.is_object() ? "yes" : "no"},
+              {"chat format", describe_chat_format(tokenizer)}};
   for (const auto& [name, value] : metadata["model"].items()) {
     facts.emplace_back(name, as_text(value));
   }

@@ -16,29 +16,13 @@ command -v apt-get >/dev/null || {
   exit 1
 }
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-chmod 755 "$work"
-mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/parts"
-
 # Debian 13 and newer have the package themselves; what is older, or no Debian, reads trixie.
-suite=trixie
-codename=$(. /etc/os-release && printf '%s' "${ID:-}:${VERSION_CODENAME:-}")
-case "$codename" in debian:bookworm | debian:) ;; debian:*) suite=${codename#debian:} ;; esac
-
-mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
-  grep -v '^#' | grep -oE 'https?://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' ' || true)
-printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' \
-  "${mirror:-http://deb.debian.org/debian}" "$suite" /usr/share/keyrings/debian-archive-keyring.gpg \
-  >"$work/sources.sources"
-
-options=(-o "Dir::Etc::sourcelist=$work/sources.sources" -o "Dir::Etc::sourceparts=$work/parts"
-  -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache"
-  -o Dir::Etc::preferencesparts=/dev/null -o Dir::Etc::preferences=/dev/null
-  -o APT::Sandbox::User= -o Acquire::Languages=none)
+. "$(dirname "$0")/private_apt.sh"
+suite=$(debian_suite trixie)
+[ "$suite" != bookworm ] || suite=trixie
 echo "fetching C++ headers (libonnxruntime-dev, nlohmann-json3-dev of Debian $suite)" >&2
-apt-get "${options[@]}" update -qq >&2
-(cd "$work" && apt-get "${options[@]}" download -qq libonnxruntime-dev nlohmann-json3-dev >&2)
+private_apt "$suite"
+(cd "$work" && "${apt_get[@]}" download -qq libonnxruntime-dev nlohmann-json3-dev >&2)
 
 for package in "$work"/*.deb; do dpkg -x "$package" "$work/root"; done
 onnxruntime=$(find "$work/root" -name onnxruntime_cxx_api.h -print -quit)

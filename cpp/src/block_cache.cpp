@@ -4,11 +4,6 @@
 #include <cstddef>
 
 namespace fastdllm {
-namespace {
-
-constexpr std::int64_t alignment = 64;
-
-}  // namespace
 
 BlockCache::BlockCache(Session& session, const PackageInfo& package, std::int64_t batch,
                        std::uint64_t& clock)
@@ -82,9 +77,8 @@ TensorView BlockCache::view(Past past, std::int64_t tensor) noexcept {
 }
 
 std::int64_t BlockCache::tensor_bytes(std::int64_t capacity) const noexcept {
-  const std::int64_t size =
-      batch_ * num_kv_heads_ * capacity * head_dim_ * static_cast<std::int64_t>(size_of(type_));
-  return (size + alignment - 1) / alignment * alignment;
+  return aligned_bytes(batch_ * num_kv_heads_ * capacity * head_dim_ *
+                       static_cast<std::int64_t>(size_of(type_)));
 }
 
 std::int64_t BlockCache::bytes_with(std::int64_t rows, bool committed) const noexcept {

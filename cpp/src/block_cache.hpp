@@ -14,6 +14,12 @@
 
 namespace fastdllm {
 
+/// Rounds the bytes of one of several tensors in an allocation up: CUDA wants such addresses.
+[[nodiscard]] constexpr std::int64_t aligned_bytes(std::int64_t bytes) noexcept {
+  constexpr std::int64_t alignment = 256;
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
 /// Two stores of rows on the backend's device: committed ones (finished blocks, kept for a later
 /// request that begins with the same tokens) and refreshed ones. A store has per layer one key and
 /// one value tensor, [batch, kv heads, length, head dim] in the package's cache type, keys already

@@ -17,7 +17,7 @@ CacheStack::CacheStack(Session& session, const PackageInfo& package, std::int64_
       length_(length) {}
 
 std::int64_t CacheStack::bytes(std::int64_t count) const noexcept {
-  return num_tensors_ * std::max(most_, count) * row_bytes_;
+  return num_tensors_ * aligned_bytes(std::max(most_, count) * row_bytes_);
 }
 
 CacheStack::Place CacheStack::place_of(const Entry& entry) noexcept {
@@ -62,7 +62,7 @@ void CacheStack::gather(std::span<const Entry> entries) {
 
 TensorView CacheStack::view(std::int64_t tensor) noexcept {
   return {type_, Shape{count_, num_kv_heads_, length_, head_dim_},
-          static_cast<std::byte*>(memory_->data()) + tensor * most_ * row_bytes_};
+          static_cast<std::byte*>(memory_->data()) + tensor * aligned_bytes(most_ * row_bytes_)};
 }
 
 }  // namespace fastdllm

@@ -266,9 +266,8 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
     feed.wanted.logits = true;
     Feed* feeds[] = {&feed};
     model.run(feeds);
-    // A run computes two rows at least: the second may be padding.
-    const auto asked = feed.predictions.logits.first(
-        positions.size() * static_cast<std::size_t>(package().vocab_size));
+    const auto vocab_size = static_cast<std::size_t>(package().vocab_size);
+    const auto asked = feed.predictions.logits.first(positions.size() * vocab_size);  // padded
     values.assign(asked.begin(), asked.end());
   });
   return values;

@@ -58,6 +58,7 @@ TensorView view_of(ElementType type, std::vector<T>& data, Shape shape) {
 Model::Model(PackageInfo package, std::unique_ptr<Session> session)
     : package_(std::move(package)),
       session_(std::move(session)),
+      equal_shapes_(session_->likes_equal_shapes()),
       bound_inputs_(session_->inputs().size()),
       bound_outputs_(session_->outputs().size()) {
   constexpr std::int64_t any = -1;
@@ -115,6 +116,8 @@ void Model::run(std::span<Feed* const> feeds) {
   logit_rows_ = 2;
   for (const Feed* feed : feeds_) {
     logit_rows_ = std::max<std::int64_t>(logit_rows_, std::ssize(feed->pass->logit_rows));
+    // Masks get fewer from step to step; asking for the same rows again keeps the shapes.
+    if (equal_shapes_) logit_rows_ = std::max(logit_rows_, feed->logit_rows);
   }
   bind_past();  // sets the order of the feeds
   bind_rows();

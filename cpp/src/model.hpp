@@ -42,6 +42,7 @@ struct Feed {
   std::span<const std::uint8_t> given;  ///< per position of it; guidance masks the given ones
   BlockCache* cache = nullptr;          ///< of batch 2: guided
   std::int64_t cache_rows = 0;          ///< most rows that a pass will ask to keep
+  std::int64_t logit_rows = 0;          ///< most rows whose logits a pass will want
   Wanted wanted;
   Predictions predictions;  ///< filled by the run
   double seconds = 0.0;     ///< likewise, spent in the backend
@@ -96,6 +97,7 @@ class Model {
   Tensors tensors_;
   std::vector<std::unique_ptr<CacheStack>> stacks_;  // by length; the one used last is last
   std::int64_t stack_limit_ = INT64_MAX;
+  bool equal_shapes_;
   std::vector<std::optional<TensorView>> bound_inputs_, bound_outputs_;
 
   // The run under way.

@@ -8,6 +8,8 @@
 
 #include "concat.hpp"
 #include "json_reader.hpp"
+#include "json_text.hpp"
+#include "package_json.hpp"
 #include "sha256.hpp"
 
 namespace fastdllm {
@@ -16,29 +18,9 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view metadata_name = "fastdllm.json";
-constexpr std::uintmax_t largest_metadata = 64U << 20;
 
 [[noreturn]] void reject(const std::string& message) {
   throw Error(ErrorCode::bad_package, message);
-}
-
-json read_metadata(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / metadata_name;
-  std::error_code error;
-  if (!std::filesystem::is_directory(folder, error)) {
-    reject(concat(folder.string(), ": no such package folder"));
-  }
-  const std::uintmax_t size = std::filesystem::file_size(path, error);
-  if (error) reject(concat(path.string(), ": missing; a package folder holds it"));
-  if (size > largest_metadata) {
-    reject(concat(path.string(), ": is ", size, " bytes; expected at most ", largest_metadata));
-  }
-  std::ifstream file(path, std::ios::binary);
-  try {
-    return json::parse(file);
-  } catch (const json::exception& problem) {
-    reject(concat(path.string(), ": not valid JSON: ", problem.what()));
-  }
 }
 
 // The version first: nothing else of a package from the future can be trusted to mean what it did.
@@ -74,11 +56,7 @@ void require_files(const std::filesystem::path& folder, const JsonReader& metada
     }
     if (name == graph) {
       has_graph = true;
-      const std::string actual = sha256_of_file(folder / name);
-      if (actual != digest) {
-        reject(concat((folder / name).string(), ": sha256 is ", actual, "; expected ", digest,
-                      " (the file is damaged)"));
-      }
+      require_sha256(folder / name, digest);
     }
   }
   if (!has_graph) reject(concat(metadata_name, ".files does not list '", graph, "'"));
@@ -165,6 +143,27 @@ std::string_view name_of(ConfidenceKind kind) noexcept {
     case ConfidenceKind::processed: return "processed";
   }
   return "unknown";
+}
+
+json read_metadata(const std::filesystem::path& folder) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) {
+    reject(concat(folder.string(), ": no such package folder"));
+  }
+  return read_json(folder / metadata_name);
+}
+
+json read_json(const std::filesystem::path& path) {
+  constexpr std::uintmax_t largest = 64U << 20;
+  std::error_code error;
+  const std::uintmax_t size = std::filesystem::file_size(path, error);
+  if (error) reject(concat(path.string(), ": missing; a package folder holds it"));
+  if (size > largest) {
+    reject(concat(path.string(), ": is ", size, " bytes; expected at most ", largest));
+  }
+  std::ifstream file(path, std::ios::binary);
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  return parse_json(text, path.string());
 }
 
 PackageInfo read_package(const std::filesystem::path& folder) {

@@ -45,6 +45,12 @@ std::int64_t PassPlanner::most_cached_rows() const noexcept {
   return block_causal_ ? canvas_length_ : std::min(last_block_start_ + bucket_, canvas_length_);
 }
 
+// Bidirectional: the last block's refresh feeds everything.
+std::int64_t PassPlanner::most_fed_rows() const noexcept {
+  if (!block_causal_ || mode_ == CacheMode::none) return canvas_length_;
+  return std::min(std::max(most_commit_rows, block_length_), canvas_length_);
+}
+
 std::int64_t PassPlanner::suffix_rows_of_step(const BlockRange& block) const noexcept {
   if (block_causal_ || mode_ == CacheMode::dual) return 0;
   const std::int64_t rest = canvas_length_ - block.end;

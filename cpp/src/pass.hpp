@@ -75,6 +75,8 @@ class PassPlanner {
 
   /// The most K/V rows that any pass hands back.
   [[nodiscard]] std::int64_t most_cached_rows() const noexcept;
+  /// The most rows that any pass feeds.
+  [[nodiscard]] std::int64_t most_fed_rows() const noexcept;
 
  private:
   void feed(std::int64_t start, std::int64_t end);

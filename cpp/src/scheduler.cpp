@@ -49,8 +49,27 @@ void ServingThread::require_waiting_makes_sense() const {
 
 Scheduler::Scheduler(PackageInfo package, std::unique_ptr<Session> session,
                      const EngineLimits& limits)
-    : model_(std::move(package), std::move(session)), limits_(limits) {
-  if (limits_.cache_bytes == 0) limits_.cache_bytes = usual_cache_bytes();
+    : model_(std::move(package), std::move(session)),
+      limits_(limits),
+      largest_run_(model_.session().largest_run()) {
+  if (limits_.cache_bytes != 0) return;
+  const std::int64_t on_device = model_.session().free_device_bytes();
+  limits_.cache_bytes = on_device > 0 ? on_device / 2 : usual_cache_bytes();
+}
+
+// A compiled engine has limits; without one nothing is too large.
+void Scheduler::require_runs(const RunSizes& sizes) const {
+  const auto require = [](std::int64_t size, std::int64_t most, std::string_view what,
+                          std::string_view option) {
+    if (size <= most) return;
+    throw Error(ErrorCode::bad_config,
+                concat("the request needs passes of ", size, " ", what, "; the engine takes ", most,
+                       " at most: build it with fastdllm build-engine ", option, " ", size));
+  };
+  require(sizes.batch, largest_run_.batch, "batch rows", "--max-batch");
+  require(sizes.cached, largest_run_.cached, "cached rows", "--max-context");
+  require(sizes.rows, largest_run_.rows, "rows", "--max-rows");
+  require(sizes.wanted, largest_run_.wanted, "rows of logits", "--rows-per-step");
 }
 
 std::int64_t Scheduler::rows_bytes(std::int64_t rows) const noexcept {
@@ -81,6 +100,7 @@ std::int64_t Scheduler::stacked_bytes(const UnmaskLoop& loop) const noexcept {
 std::shared_ptr<Job> Scheduler::submit(std::unique_ptr<UnmaskLoop> loop,
                                        std::function<void()> on_done) {
   if (serving_->is_elsewhere()) serving_->require_waiting_makes_sense();
+  require_runs(loop->largest_run());
   auto job = std::make_shared<Job>(serving_);
   job->stacked = stacked_bytes(*loop);
   job->bytes = own_bytes(*loop) + job->stacked;
@@ -287,6 +307,7 @@ void Scheduler::form_group(Job& first) {
   group_.assign(1, &first);
   const double most = peers * first.size;
   for (const std::shared_ptr<Job>& job : running_) {
+    if (std::ssize(group_) == largest_run_.batch) return;
     if (job.get() != &first && job->size <= most && Model::can_share(*first.feed, *job->feed)) {
       group_.push_back(job.get());
     }

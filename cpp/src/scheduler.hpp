@@ -85,6 +85,7 @@ class Scheduler : public std::enable_shared_from_this<Scheduler> {
   [[nodiscard]] bool plan(Job& job);
   [[nodiscard]] Job* choose();
   void form_group(Job& first);
+  void require_runs(const RunSizes& sizes) const;
   void run_group();
   void finish(Job& job, std::exception_ptr problem = {});
   void leave(Job& job, std::exception_ptr problem);
@@ -98,6 +99,7 @@ class Scheduler : public std::enable_shared_from_this<Scheduler> {
 
   Model model_;
   EngineLimits limits_;
+  RunSizes largest_run_;
 
   // Of the thread alone.
   std::vector<std::shared_ptr<Job>> running_;

@@ -106,4 +106,11 @@ std::string sha256_of_file(const std::filesystem::path& path) {
   return to_hex(digest);
 }
 
+void require_sha256(const std::filesystem::path& path, const std::string& expected) {
+  const std::string found = sha256_of_file(path);
+  if (found == expected) return;
+  throw Error(ErrorCode::bad_package, concat(path.string(), ": sha256 is ", found, "; expected ",
+                                             expected, " (the file is damaged)"));
+}
+
 }  // namespace fastdllm

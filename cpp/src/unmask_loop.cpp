@@ -56,12 +56,20 @@ UnmaskLoop::UnmaskLoop(const PackageInfo& package, Canvas canvas, const Generati
   feed_.ids = canvas_.ids();
   feed_.given = canvas_.given();
   feed_.cache_rows = most_cached_rows();
+  feed_.logit_rows = this->block_length();
   feed_.wanted = sampler_.wanted();
 }
 
 std::int64_t UnmaskLoop::most_cached_rows() const noexcept {
   return is_deferred() && config_.cache != CacheMode::none ? canvas_.length()
                                                            : planner_.most_cached_rows();
+}
+
+RunSizes UnmaskLoop::largest_run() const noexcept {
+  return {.batch = batch(),
+          .rows = planner_.most_fed_rows(),
+          .cached = most_cached_rows(),
+          .wanted = std::max<std::int64_t>(block_length(), 2)};
 }
 
 double UnmaskLoop::most_rows() const noexcept {

@@ -32,6 +32,8 @@ class UnmaskLoop {
   /// The most K/V rows that this request holds at a time, and of how many rows of a batch.
   [[nodiscard]] std::int64_t most_cached_rows() const noexcept;
   [[nodiscard]] std::int64_t batch() const noexcept { return config_.cfg_scale > 0.0 ? 2 : 1; }
+  /// The largest sizes of its passes.
+  [[nodiscard]] RunSizes largest_run() const noexcept;
   /// Rows to compute if every pass commits one token: how long the request may take beside others.
   [[nodiscard]] double most_rows() const noexcept;
   /// Committed rows of a former request that this one would go on from; 0 but for block-causal

@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
+        if options.cmake_dir:
+            print(_cmake_dir())
+            return 0
         if options.command is None:
             parser.error(
                 "a command is needed: export, build-engine, generate, info, check, bench, tune"
@@ -47,6 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(problem))
     except Exception as problem:  # ours to mend, but still one line and not a traceback
         return _fail(f"{type(problem).__name__}: {problem}")
+
+
+def _cmake_dir() -> Path:
+    folder = Path(__file__).parent / "lib" / "cmake" / "fastdllm"
+    if not (folder / "fastdllmConfig.cmake").is_file():
+        raise FileNotFoundError(f"{folder} has no fastdllmConfig.cmake: not installed from a wheel")
+    return folder
 
 
 def _fail(message: str) -> int:
@@ -67,6 +77,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="fastdllm", description="Fast, exact decoding of masked diffusion language models."
     )
     parser.add_argument("--version", action="version", version=f"fastdllm {__version__}")
+    parser.add_argument(
+        "--cmake-dir",
+        action="store_true",
+        help="print the folder for CMake's fastdllm_DIR: the C++ library that came in the wheel",
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     export = commands.add_parser("export", help="turn a checkpoint folder into a package")

@@ -1,10 +1,27 @@
 // Generates from the package that FASTDLLM_TEST_PACKAGE names; 77 = skipped, there is none.
 #include <fastdllm/engine.hpp>
+#include <fastdllm/version.h>
 
 #include <cstdlib>
 #include <iostream>
+#include <string_view>
+
+namespace {
+
+// The type of an error that was thrown inside the library is known outside of it.
+bool errors_are_caught() {
+  try {
+    const fastdllm::Engine engine("/nowhere");
+  } catch (const fastdllm::Error& error) {
+    return error.code() == fastdllm::ErrorCode::bad_package;
+  }
+  return false;
+}
+
+}  // namespace
 
 int main() try {
+  if (std::string_view(fastdllm::version()) != FASTDLLM_VERSION || !errors_are_caught()) return 1;
   const char* package = std::getenv("FASTDLLM_TEST_PACKAGE");
   if (package == nullptr) {
     std::cout << "skipped: FASTDLLM_TEST_PACKAGE names no package\n";

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -27,6 +28,14 @@ class FASTDLLM_API Memory {
   Memory() = default;
 };
 
+/// Sizes of one run, or the largest that a session takes.
+struct RunSizes {
+  std::int64_t batch = INT64_MAX;   ///< requests side by side
+  std::int64_t rows = INT64_MAX;    ///< fed, of each
+  std::int64_t cached = INT64_MAX;  ///< given as past, of each
+  std::int64_t wanted = INT64_MAX;  ///< whose predictions are asked for, of each
+};
+
 /// One loaded graph. Not thread-safe: one thread at a time. Errors: Error{backend}.
 class FASTDLLM_API Session {
  public:
@@ -36,6 +45,15 @@ class FASTDLLM_API Session {
 
   [[nodiscard]] virtual std::span<const TensorSpec> inputs() const noexcept = 0;
   [[nodiscard]] virtual std::span<const TensorSpec> outputs() const noexcept = 0;
+
+  /// What is larger is refused. Here: nothing is.
+  [[nodiscard]] virtual RunSizes largest_run() const { return {}; }
+
+  /// Whether runs that repeat the shapes of the one before cost less. Here: no.
+  [[nodiscard]] virtual bool likes_equal_shapes() const noexcept { return false; }
+
+  /// Memory that is free for K/V where allocate_cache() takes it. Here 0: the host's.
+  [[nodiscard]] virtual std::int64_t free_device_bytes() const { return 0; }
 
   /// Memory for the KV cache, on the device. bytes may be 0.
   [[nodiscard]] virtual std::unique_ptr<Memory> allocate_cache(std::size_t bytes) = 0;

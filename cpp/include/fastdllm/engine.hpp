@@ -25,7 +25,8 @@ struct EngineLimits {
   std::int64_t max_batch = 8;       ///< >= 1: requests that are decoded side by side
   std::int64_t max_waiting = 1024;  ///< >= 0: requests beyond these that wait for a place
   std::int64_t cache_bytes = 0;     ///< K/V of all requests; what one may need follows from the
-                                    ///< package and its length. 0 = half of the physical memory
+                                    ///< package and its length. 0 = half of the physical memory,
+                                    ///< or of what is free on the GPU that holds them
 };
 
 /// Called on the engine's thread when a request has ended; must not throw.

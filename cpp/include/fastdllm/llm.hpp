@@ -36,30 +36,42 @@ struct Completion {
 };
 
 /// One pass of an answer. piece: the text that became final with it, often ""; text: all final
-/// text. Borrowed, valid during the callback only.
+/// text. Borrowed, valid during the callback only. Pieces add up to the completion's text: where
+/// some was held back until the end, a last event has it, whose commit holds no positions.
 struct TextEvent {
   const CommitEvent& commit;
   std::string_view piece;
   std::string_view text;
 };
 
-/// Called after every pass, on the engine's thread; false ends the answer with `abort`.
+/// Called after every pass, on the engine's thread, and not after the request has ended; false ends
+/// the answer with `abort`, and is its last call.
 using TextCallback = std::function<bool(const TextEvent&)>;
+
+/// Threshold 0.9 (the paper's): what is used where no config is given. GenerationConfig{} is one
+/// token per pass.
+[[nodiscard]] FASTDLLM_API GenerationConfig default_text_config();
 
 /// Of one request, beside its GenerationConfig.
 struct TextOptions {
-  std::vector<std::string> stop{};  ///< strings, none empty, before which the text ends
-  bool raw = false;                 ///< a prompt as it stands, without the chat format
+  /// Strings, none empty, before which the text ends, with `stop`; the request ends with the pass
+  /// that completes one.
+  std::vector<std::string> stop{};
+  bool raw = false;  ///< a prompt as it stands, without the chat format
 };
 
-/// An answer under way. Copies are the same answer; thread-safe.
+/// An answer under way. Copies are the same answer; thread-safe; may outlive the LLM, which ends
+/// those it leaves behind with `abort`. An empty one has no answer to ask about.
 class FASTDLLM_API TextRequest {
  public:
   TextRequest() = default;
-  /// Waits. Errors: those of Engine::generate() during a pass and what the callback threw.
+  /// Waits; the same each time. A cancelled answer has the text so far. Errors: as
+  /// Request::result().
   [[nodiscard]] Completion result() const;
+  /// Waits so long at most; whether the answer is there.
   [[nodiscard]] bool wait_for(std::chrono::nanoseconds time) const;
   [[nodiscard]] bool done() const { return wait_for({}); }
+  /// Ends the request before its next pass with `abort`; one that has ended stays as it is.
   void cancel() const noexcept;
 
  private:
@@ -84,20 +96,23 @@ class FASTDLLM_API LLM {
   LLM(LLM&&) noexcept;
   LLM& operator=(LLM&&) noexcept;
 
-  /// A prompt is one user message through the chat format if the package has one. Errors:
-  /// Error{bad_config}, Error{overloaded}; see Engine::generate().
-  [[nodiscard]] Completion generate(std::string_view prompt, const GenerationConfig& config = {},
+  /// A prompt is one user message through the chat format if the package has a chat template (raw:
+  /// as it stands). Errors: Error{bad_config}, Error{overloaded} before any pass; see
+  /// Engine::generate().
+  [[nodiscard]] Completion generate(std::string_view prompt,
+                                    const GenerationConfig& config = default_text_config(),
                                     const TextOptions& options = {},
                                     const TextCallback& on_text = {});
   [[nodiscard]] Completion chat(std::span<const Message> messages,
-                                const GenerationConfig& config = {},
+                                const GenerationConfig& config = default_text_config(),
                                 const TextOptions& options = {}, const TextCallback& on_text = {});
-  /// The same without waiting.
-  [[nodiscard]] TextRequest submit(std::string_view prompt, const GenerationConfig& config = {},
+  /// The same without waiting. on_done: called when result() has what it gives.
+  [[nodiscard]] TextRequest submit(std::string_view prompt,
+                                   const GenerationConfig& config = default_text_config(),
                                    const TextOptions& options = {}, TextCallback on_text = {},
                                    DoneCallback on_done = {});
   [[nodiscard]] TextRequest submit_chat(std::span<const Message> messages,
-                                        const GenerationConfig& config = {},
+                                        const GenerationConfig& config = default_text_config(),
                                         const TextOptions& options = {}, TextCallback on_text = {},
                                         DoneCallback on_done = {});
 

@@ -25,8 +25,8 @@ struct Message {
 /// Text to token ids and back, as a package says. Immutable and thread-safe.
 class FASTDLLM_API TextCodec {
  public:
-  /// Reads the package's tokenizer and chat format. Errors: Error{bad_package}, also for a package
-  /// without a tokenizer.
+  /// Reads the package's tokenizer, whose SHA-256 is verified, and chat format. Errors:
+  /// Error{bad_package}, also for a package without a tokenizer.
   explicit TextCodec(const std::filesystem::path& package);
   ~TextCodec();
   TextCodec(TextCodec&&) noexcept;
@@ -36,8 +36,9 @@ class FASTDLLM_API TextCodec {
   /// False: the package has no chat template.
   [[nodiscard]] bool has_chat() const noexcept;
   /// Messages as the model was trained to see them, with the assistant's header at the end.
-  /// Errors: Error{bad_config} for a role that the format does not have, or a package without one
-  /// (no chat template, or one that is more than a format: the message says which).
+  /// Errors: Error{bad_config} for messages that the format does not take (no message, an unknown
+  /// role, a text that the template acts on), or a package without one (no chat template, one that
+  /// is more than a format, exported before there was one: the message says which).
   [[nodiscard]] std::string render_chat(std::span<const Message> messages) const;
   [[nodiscard]] std::vector<std::int32_t> encode_chat(std::span<const Message> messages) const;
 
@@ -46,13 +47,19 @@ class FASTDLLM_API TextCodec {
   std::unique_ptr<const State> state_;
 };
 
+/// Compares what this library gives with what the exporter stored in the package's probes.json: the
+/// ids of texts, and the text of conversations where the package has a chat format. A line per
+/// difference; none: all is as stored. Errors: Error{bad_package}.
+[[nodiscard]] FASTDLLM_API std::vector<std::string> check_text(
+    const std::filesystem::path& package);
+
 /// Turns commits at any positions into text from left to right, up to a stop string. A piece ends
 /// on a whole character; what could begin a stop string waits. The text ends before the stop string
 /// that is complete first. Not thread-safe. Gives what Python's TextStream gives.
 class FASTDLLM_API TextStream {
  public:
-  /// codec: borrowed. stop_ids: tokens that end the text. stop: strings, none empty, before which
-  /// it ends. Errors: Error{bad_config} for an empty one.
+  /// codec: borrowed. stop_ids: tokens that end the text. stop: strings before which it ends.
+  /// Errors: Error{bad_config} for one that is empty or no UTF-8.
   TextStream(const TextCodec& codec, std::vector<std::int32_t> stop_ids,
              std::vector<std::string> stop = {});
   ~TextStream();

@@ -36,6 +36,10 @@ class FASTDLLM_API Tokenizer {
   [[nodiscard]] std::string decode(std::span<const std::int32_t> ids,
                                    bool skip_special_tokens = true) const;
 
+  /// The tokens' bytes as they are: what decode() makes UTF-8 of.
+  [[nodiscard]] std::string decode_bytes(std::span<const std::int32_t> ids,
+                                         bool skip_special_tokens = true) const;
+
   /// The id of a whole token, special ones included.
   [[nodiscard]] std::optional<std::int32_t> token_id(std::string_view token) const;
   /// The largest id + 1.

@@ -1,13 +1,15 @@
-// The `normalizer` of a tokenizer.json: none, Unicode's four forms, or several in a row.
+// The `normalizer` of a tokenizer.json: none, or Unicode's NFC.
 #pragma once
 
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "json_reader.hpp"
 
 namespace fastdllm {
+
+/// Unicode's canonical composition. text: UTF-8.
+[[nodiscard]] std::string to_nfc(std::string_view text);
 
 class Normalizer {
  public:
@@ -16,14 +18,12 @@ class Normalizer {
   /// Errors: Error{bad_package} for a kind that is not implemented.
   explicit Normalizer(const JsonReader& description);
 
-  [[nodiscard]] bool empty() const noexcept { return options_.empty(); }
-  /// text: UTF-8.
-  [[nodiscard]] std::string apply(std::string_view text) const;
+  [[nodiscard]] std::string apply(std::string_view text) const {
+    return is_nfc_ ? to_nfc(text) : std::string(text);
+  }
 
  private:
-  void add(const JsonReader& description);
-
-  std::vector<int> options_;  // utf8proc's, of each form in turn
+  bool is_nfc_ = false;
 };
 
 }  // namespace fastdllm

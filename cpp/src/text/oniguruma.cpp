@@ -17,10 +17,12 @@ constexpr std::string_view spaces =
 constexpr std::string_view no_spaces =
     R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff})"
     R"(\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
-// Of a word, for Oniguruma: letters, marks, digits, connectors and the alphabetic symbols.
+// Of a word, for Oniguruma: letters, marks, digits, connectors, the alphabetic symbols; and outside
+// a class, by an oddity of its, the superscripts and fractions of Latin-1.
 constexpr std::string_view word =
     R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169})"
     R"(\x{1f170}-\x{1f189})";
+constexpr std::string_view odd_word = R"(\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 
 constexpr std::array<std::string_view, 38> categories{
     "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl",
@@ -151,12 +153,12 @@ class Translator {
   void escape(bool in_class) {
     const char c = peek(1);
     switch (c) {
-      case 's': return list(spaces, "[", in_class);
-      case 'S': return list(no_spaces, "[", in_class);
-      case 'w': return list(word, "[", in_class);
+      case 's': return list(spaces, in_class);
+      case 'S': return list(no_spaces, in_class);
+      case 'w': return in_class ? write(word, 2) : write(concat("[", word, odd_word, "]"), 2);
       case 'W':
         if (in_class) refuse("\"\\W\" in a character class");
-        return list(word, "[^", in_class);
+        return write(concat("[^", word, odd_word, "]"), 2);
       case 'd': return write("\\p{Nd}", 2);
       case 'D': return write("\\P{Nd}", 2);
       case 'v': return write("\\x{b}", 2);
@@ -178,11 +180,8 @@ class Translator {
     copy(utf8::first(rest()).length);
   }
 
-  void list(std::string_view members, std::string_view opening, bool in_class) {
-    if (in_class) return write(members, 2);
-    write(opening, 2);
-    out_ += members;
-    out_ += ']';
+  void list(std::string_view members, bool in_class) {
+    write(in_class ? std::string(members) : concat("[", members, "]"), 2);
   }
 
   // "\p{Lu}", "\P{Lu}" or "\p{^Lu}".

@@ -14,10 +14,15 @@ namespace {
 constexpr std::string_view gpt2_pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-constexpr std::array<std::string_view, 5> kinds{"ByteLevel", "Split", "Digits", "Punctuation",
-                                                "Sequence"};
+constexpr std::array<std::string_view, 4> kinds{"ByteLevel", "Split", "Digits", "Sequence"};
 constexpr std::array<std::string_view, 5> behaviors{"Isolated", "Removed", "MergedWithPrevious",
                                                     "MergedWithNext", "Contiguous"};
+
+bool is_numeric(char32_t code) {
+  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(code));
+  return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL ||
+         category == UTF8PROC_CATEGORY_NO;
+}
 
 }  // namespace
 
@@ -40,14 +45,9 @@ void PreTokenizer::add(const JsonReader& description) {
     case 0: return add_byte_level(description);
     case 1: return add_split(description);
     case 2:
-      steps_.push_back({CharacterClass::numeric, description.boolean("individual_digits")
-                                                     ? Behavior::isolated
-                                                     : Behavior::contiguous});
-      return;
-    case 3:
-      steps_.push_back({CharacterClass::punctuation, description.has("behavior")
-                                                         ? read_behavior(description)
-                                                         : Behavior::isolated});
+      steps_.push_back({Numeric{}, description.boolean("individual_digits")
+                                       ? Behavior::isolated
+                                       : Behavior::contiguous});
       return;
     default: break;
   }
@@ -79,27 +79,12 @@ PreTokenizer::Behavior PreTokenizer::read_behavior(const JsonReader& description
   return static_cast<Behavior>(description.one_of("behavior", behaviors));
 }
 
-bool PreTokenizer::belongs(CharacterClass to, char32_t code) {
-  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(code));
-  if (to == CharacterClass::numeric) {
-    return category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO;
-  }
-  // All printable ASCII that is no letter or digit counts, symbols too.
-  if (code < 0x80) {
-    return (code >= '!' && code <= '/') || (code >= ':' && code <= '@') ||
-           (code >= '[' && code <= '`') || (code >= '{' && code <= '~');
-  }
-  return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
-}
-
 std::vector<TextRange> PreTokenizer::find(const Step& step, std::string_view text) {
   if (const Regex* regex = std::get_if<Regex>(&step.pattern)) return regex->find_all(text);
   std::vector<TextRange> found;
   for (std::size_t at = 0; at < text.size();) {
     const utf8::Character next = utf8::first(text.substr(at));
-    if (belongs(std::get<CharacterClass>(step.pattern), next.code)) {
-      found.push_back({at, at + next.length});
-    }
+    if (is_numeric(next.code)) found.push_back({at, at + next.length});
     at += next.length;
   }
   return found;

@@ -24,19 +24,18 @@ class PreTokenizer {
                                                     std::deque<std::string>& storage) const;
 
  private:
-  enum class CharacterClass { numeric, punctuation };
+  struct Numeric {};  // every character of Unicode that is a number
   enum class Behavior { isolated, removed, merged_with_previous, merged_with_next, contiguous };
   struct Match {
     TextRange range;
     bool is_match = false;
   };
   struct Step {
-    std::variant<Regex, CharacterClass> pattern;
+    std::variant<Regex, Numeric> pattern;
     Behavior behavior = Behavior::isolated;
     bool invert = false;
   };
 
-  [[nodiscard]] static bool belongs(CharacterClass to, char32_t code);
   [[nodiscard]] static std::vector<TextRange> find(const Step& step, std::string_view text);
   [[nodiscard]] static std::vector<Match> cover(const Step& step, std::string_view text);
   static void apply(const Step& step, std::string_view text, std::vector<std::string_view>& words);

@@ -1,1 +1,166 @@
 #include "fastdllm/text.hpp"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <utility>
+
+#include "concat.hpp"
+#include "fastdllm/error.hpp"
+#include "fastdllm/package.hpp"
+#include "json_reader.hpp"
+#include "package_json.hpp"
+#include "sha256.hpp"
+#include "text/chat_format.hpp"
+
+namespace fastdllm {
+namespace {
+
+using nlohmann::json;
+
+// The tokenizer that fastdllm.json names. Its size was checked with the other files'.
+Tokenizer read_tokenizer(const PackageInfo& package, const JsonReader& metadata) {
+  const JsonReader entry = metadata.object("tokenizer");
+  const std::string name = entry.string("file");
+  const JsonReader files = metadata.object("files");  // plain names only
+  if (!files.has(name)) entry.fail("file", "a file that is listed", entry.members().at("file"));
+  const std::filesystem::path path = package.path / name;
+  require_sha256(path, files.object(name).string("sha256"));
+  Tokenizer tokenizer(path);
+  if (tokenizer.vocab_size() > package.vocab_size) {
+    throw Error(ErrorCode::bad_package,
+                concat(path.string(), ": holds id ", tokenizer.vocab_size() - 1,
+                       "; the model's vocabulary is [0, ", package.vocab_size, ")"));
+  }
+  return tokenizer;
+}
+
+std::vector<Message> read_messages(const json& list) {
+  std::vector<Message> messages;
+  for (const json& item : list) {
+    const JsonReader message(item, "probes.json.chat.messages");
+    messages.push_back({message.string("role"), message.string("content")});
+  }
+  return messages;
+}
+
+std::string shown(std::span<const std::int32_t> ids) {
+  constexpr std::size_t most = 24;
+  std::string text = "[";
+  for (std::size_t i = 0; i < std::min(ids.size(), most); ++i) {
+    text += concat(i > 0 ? ", " : "", ids[i]);
+  }
+  return text + (ids.size() > most ? ", ...]" : "]");
+}
+
+std::string shown(const std::string& text) {
+  return json(text).dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+void compare_ids(const Tokenizer& tokenizer, const JsonReader& probe,
+                 std::vector<std::string>& differences) {
+  const std::string text = probe.string("text");
+  std::vector<std::int32_t> expected;
+  for (const json& id : probe.array("token_ids")) {
+    expected.push_back(static_cast<std::int32_t>(probe.integer_in("token_ids", id, 0, INT32_MAX)));
+  }
+  const std::vector<std::int32_t> found = tokenizer.encode(text);
+  if (found == expected) return;
+  differences.push_back(
+      concat(shown(text), " encodes to ", shown(found), "; expected ", shown(expected)));
+}
+
+void compare_chat(const TextCodec& codec, const JsonReader& probe,
+                  std::vector<std::string>& differences) {
+  const std::vector<Message> messages = read_messages(probe.array("messages"));
+  const std::string expected = probe.string("text");
+  std::string found;
+  try {
+    found = codec.render_chat(messages);
+  } catch (const Error&) {
+    return;  // a refusal is no difference
+  }
+  if (found == expected) return;
+  differences.push_back(concat("a conversation of ", messages.size(), " messages renders to ",
+                               shown(found), "; expected ", shown(expected)));
+}
+
+}  // namespace
+
+struct TextCodec::State {
+  State(const PackageInfo& package, const JsonReader& metadata);
+
+  Tokenizer tokenizer;
+  bool has_chat = false;
+  std::optional<ChatFormat> format;
+  std::string why_no_format;
+};
+
+TextCodec::State::State(const PackageInfo& package, const JsonReader& metadata)
+    : tokenizer(read_tokenizer(package, metadata)) {
+  const JsonReader entry = metadata.object("tokenizer");
+  has_chat = !entry.is_null("chat_template");
+  if (!has_chat) {
+    why_no_format = "the package has no chat template; give text or token ids instead";
+  } else if (!entry.has("chat_format")) {
+    why_no_format =
+        "the package was exported before there was a chat format; export it again, or give text "
+        "or token ids";
+  } else if (entry.is_null("chat_format")) {
+    why_no_format =
+        concat("the package's chat template is more than a chat format",
+               entry.has("chat_format_reason") ? ": " + entry.string("chat_format_reason") : "",
+               "; render it elsewhere and give text or token ids");
+  } else {
+    format.emplace(entry.object("chat_format"));
+  }
+}
+
+TextCodec::TextCodec(const std::filesystem::path& package) {
+  const PackageInfo info = read_package(package);
+  const json document = read_metadata(package);
+  const JsonReader metadata(document, "fastdllm.json");
+  if (metadata.is_null("tokenizer")) {
+    throw Error(ErrorCode::bad_package,
+                concat(package.string(), ": has no tokenizer; use Engine with token ids"));
+  }
+  state_ = std::make_unique<const State>(info, metadata);
+}
+
+TextCodec::~TextCodec() = default;
+TextCodec::TextCodec(TextCodec&&) noexcept = default;
+TextCodec& TextCodec::operator=(TextCodec&&) noexcept = default;
+
+const Tokenizer& TextCodec::tokenizer() const noexcept {
+  return state_->tokenizer;
+}
+
+bool TextCodec::has_chat() const noexcept {
+  return state_->has_chat;
+}
+
+std::string TextCodec::render_chat(std::span<const Message> messages) const {
+  if (!state_->format) throw Error(ErrorCode::bad_config, state_->why_no_format);
+  return state_->format->render(messages);
+}
+
+std::vector<std::int32_t> TextCodec::encode_chat(std::span<const Message> messages) const {
+  return tokenizer().encode(render_chat(messages));
+}
+
+std::vector<std::string> check_text(const std::filesystem::path& package) {
+  const TextCodec codec(package);
+  const json document = read_json(package / "probes.json");
+  const JsonReader probes(document, "probes.json");
+  std::vector<std::string> differences;
+  for (const json& probe : probes.array("tokenizer")) {
+    compare_ids(codec.tokenizer(), JsonReader(probe, "probes.json.tokenizer"), differences);
+  }
+  if (!probes.has("chat")) return differences;
+  for (const json& probe : probes.array("chat")) {
+    compare_chat(codec, JsonReader(probe, "probes.json.chat"), differences);
+  }
+  return differences;
+}
+
+}  // namespace fastdllm

@@ -54,6 +54,12 @@ TokenBytes::TokenBytes(const JsonReader& document, const Vocabulary& vocabulary,
 }
 
 std::string TokenBytes::decode(std::span<const std::int32_t> ids, bool skip_special_tokens) const {
+  const std::string bytes = decode_bytes(ids, skip_special_tokens);
+  return utf8::is_valid(bytes) ? bytes : utf8::replace_invalid(bytes);
+}
+
+std::string TokenBytes::decode_bytes(std::span<const std::int32_t> ids,
+                                     bool skip_special_tokens) const {
   std::string text;
   for (const std::int32_t id : ids) {
     if (id < 0 || id >= size()) continue;
@@ -61,7 +67,7 @@ std::string TokenBytes::decode(std::span<const std::int32_t> ids, bool skip_spec
     if (skip_special_tokens && special_[place]) continue;
     text.append(bytes_, begins_[place], begins_[place + 1] - begins_[place]);
   }
-  return utf8::is_valid(text) ? text : utf8::replace_invalid(text);
+  return text;
 }
 
 }  // namespace fastdllm

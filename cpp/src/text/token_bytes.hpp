@@ -22,6 +22,8 @@ class TokenBytes {
   /// See Tokenizer::decode().
   [[nodiscard]] std::string decode(std::span<const std::int32_t> ids,
                                    bool skip_special_tokens) const;
+  [[nodiscard]] std::string decode_bytes(std::span<const std::int32_t> ids,
+                                         bool skip_special_tokens) const;
   /// The largest id + 1.
   [[nodiscard]] std::int64_t size() const noexcept {
     return static_cast<std::int64_t>(special_.size());

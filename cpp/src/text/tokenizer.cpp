@@ -149,6 +149,11 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_speci
   return state_->token_bytes.decode(ids, skip_special_tokens);
 }
 
+std::string Tokenizer::decode_bytes(std::span<const std::int32_t> ids,
+                                    bool skip_special_tokens) const {
+  return state_->token_bytes.decode_bytes(ids, skip_special_tokens);
+}
+
 std::optional<std::int32_t> Tokenizer::token_id(std::string_view token) const {
   for (const AddedToken& added : state_->added) {
     if (added.content == token) return added.id;

@@ -1,0 +1,359 @@
+"""The HTTP service among the examples, asked over 127.0.0.1."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastdllm
+from fastdllm import GenerationConfig
+
+from conftest import PackageOf
+from programs import ENVIRONMENT, program
+from test_cli import OTHER_QUESTION, QUESTION
+
+# Some seconds of work: as many passes as tokens, none of them cached.
+LONG = {
+    "prompt": QUESTION,
+    "max_new_tokens": 384,
+    "steps": 384,
+    "cache": "none",
+    "ignore_eos": True,
+}
+
+
+class Service:
+    """A service under way, on a port of its own."""
+
+    def __init__(self, package: Path, *options: str) -> None:
+        command = [program("examples/http_service"), package, "--port", "0", *options]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.fullmatch(r"listening on http://127\.0\.0\.1:(\d+)\n", line)
+        assert found, (line, self.process.stderr and self.process.stderr.read())
+        self.port = int(found[1])
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def ask(self, method: str, path: str, body: str | bytes | None = None) -> tuple[int, Any]:
+        """Return the status and the JSON of a short request."""
+        with contextlib.closing(self.connect()) as connection:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
+    def generate(self, **fields: Any) -> tuple[int, Any]:
+        return self.ask("POST", "/generate", json.dumps(fields))
+
+    def open(self, **fields: Any) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """Ask, and do not wait for more than the answer's beginning."""
+        connection = self.connect()
+        connection.request("POST", "/generate", json.dumps(fields))
+        return connection, connection.getresponse()
+
+    def stream(self, **fields: Any) -> list[Any]:
+        """Return what the events of a stream hold; its last is no JSON."""
+        connection, answer = self.open(stream=True, **fields)
+        with contextlib.closing(connection):
+            assert answer.status == 200
+            assert answer.getheader("Content-Type") == "text/event-stream"
+            lines = answer.read().decode().split("\n\n")
+        assert lines[-2:] == ["data: [DONE]", ""]
+        return [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+
+    def stop(self, by: signal.Signals = signal.SIGTERM, seconds: float = 20.0) -> int:
+        self.process.send_signal(by)
+        return self.process.wait(seconds)
+
+
+@contextlib.contextmanager
+def running(package: Path, *options: str) -> Iterator[Service]:
+    service = Service(package, *options)
+    try:
+        yield service
+    finally:
+        service.process.kill()
+        service.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def service(package_of: PackageOf) -> Iterator[Service]:
+    with running(package_of("tiny_math")) as one:
+        yield one
+        assert one.stop() == 0
+
+
+@pytest.fixture
+def small(package_of: PackageOf) -> Iterator[Service]:
+    """One request at a time, and nobody waits."""
+    with running(package_of("tiny_math"), "--max-batch", "1", "--max-waiting", "0") as one:
+        yield one
+
+
+def test_health_says_what_runs(service: Service) -> None:
+    status, health = service.ask("GET", "/health")
+
+    assert status == 200
+    assert health["status"] == "ok"
+    assert "onnxruntime" in health["backend"]
+
+
+def test_an_answer_is_pythons(service: Service, llm: fastdllm.LLM) -> None:
+    expected = llm.generate(OTHER_QUESTION, stop="####")
+
+    status, answer = service.generate(prompt=OTHER_QUESTION, stop="####")
+
+    assert status == 200
+    assert answer == {
+        "text": expected.text,
+        "token_ids": expected.token_ids.tolist(),
+        "finish_reason": "stop",
+        "stop": "####",
+        "num_passes": expected.num_passes,
+        "prompt_tokens": expected.prompt_tokens,
+        "completion_tokens": expected.completion_tokens,
+    }
+
+
+def test_options_have_their_names(service: Service, llm: fastdllm.LLM) -> None:
+    options: dict[str, Any] = {
+        "max_new_tokens": 24,
+        "block_length": 8,
+        "steps": 12,
+        "cache": "prefix",
+        "temperature": 0.8,
+        "seed": 3,
+        "top_p": 0.95,
+        "banned_token_ids": [5, 6],
+        "stop_token_ids": None,
+        "ignore_eos": True,
+    }
+    bias = {12: -1.5, 7: 2}
+    expected = llm.generate(
+        QUESTION, GenerationConfig(logit_bias=bias, **options), stop=["zz", "yy"], raw=True
+    )
+
+    status, answer = service.generate(
+        prompt=QUESTION, raw=True, stop=["zz", "yy"], logit_bias=bias, **options
+    )
+
+    assert status == 200, answer
+    assert answer["token_ids"] == expected.token_ids.tolist()
+    assert answer["num_passes"] == expected.num_passes
+
+
+def test_messages_are_a_conversation(service: Service, llm: fastdllm.LLM) -> None:
+    messages = [
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": "12"},
+        {"role": "user", "content": "And with 4 boxes?"},
+    ]
+
+    _, answer = service.generate(messages=messages)
+
+    assert answer["text"] == llm.generate(messages).text
+
+
+def test_a_stream_has_an_event_per_pass_and_the_completion_last(
+    service: Service, llm: fastdllm.LLM
+) -> None:
+    *expected, last = llm.stream_events(OTHER_QUESTION, stop="####")
+    assert last.completion is not None
+
+    *events, end = service.stream(prompt=OTHER_QUESTION, stop="####")
+
+    assert set(events[0]) == {"step", "block", "positions", "token_ids", "confidences", "piece"}
+    commits = [event for event in events if event["positions"]]
+    assert [event["token_ids"] for event in commits] == [
+        event.commit.token_ids.tolist()
+        for event in expected
+        if event.commit is not None and len(event.commit.positions)
+    ]
+    assert "".join(event["piece"] for event in events) == end["completion"]["text"]
+    assert end["completion"]["text"] == last.completion.text
+    assert end["completion"]["token_ids"] == last.completion.token_ids.tolist()
+
+
+def test_clients_at_once_get_what_each_gets_alone(service: Service) -> None:
+    asks = [
+        {"prompt": f"{QUESTION} {i}", "seed": i, "temperature": 0.5 * (i % 3), "max_new_tokens": 32}
+        for i in range(12)
+    ]
+    alone = [service.generate(**ask)[1]["token_ids"] for ask in asks]
+
+    def at_once(number: int) -> list[int]:
+        if number % 2:
+            return list(service.stream(**asks[number])[-1]["completion"]["token_ids"])
+        return list(service.generate(**asks[number])[1]["token_ids"])
+
+    with ThreadPoolExecutor(len(asks)) as pool:
+        together = list(pool.map(at_once, range(len(asks))))
+
+    assert together == alone
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("", "no JSON object"),
+        ("[1]", "no JSON object"),
+        ('{"prompt": "x"', "no JSON object"),
+        ("{}", "prompt and messages"),
+        ('{"prompt": "x", "messages": []}', "prompt and messages"),
+        ('{"prompt": 5}', "prompt is number; expected a string"),
+        ('{"messages": []}', "messages is empty"),
+        ('{"messages": [{"role": "user"}]}', "role and content"),
+        ('{"messages": [{"role": "user", "content": 1}]}', "messages.content is number"),
+        ('{"messages": [{"role": "pirate", "content": "x"}]}', "pirate"),
+        ('{"prompt": "x", "stream": 1}', "stream is number; expected true or false"),
+        ('{"prompt": "x", "stop": [1]}', "stop is number; expected a string"),
+        ('{"prompt": "x", "stop": ""}', "stop"),
+        ('{"prompt": "x", "threshold": 2}', "threshold is 2"),
+        ('{"prompt": "x", "threshold": "high"}', "threshold is 'high'; expected a number"),
+        ('{"prompt": "x", "max_new_tokens": 1.5}', "max_new_tokens is '1.5'"),
+        ('{"prompt": "x", "max_new_tokens": 1e400}', "no JSON object"),
+        ('{"prompt": "x", "max_new_tokens": 9999}', "context"),
+        ('{"prompt": "x", "stop_token_ids": [[1]]}', "stop_token_ids holds array"),
+        ('{"prompt": "x", "cache": "triple"}', "cache is 'triple'"),
+        ('{"prompt": "x", "max_tokens": 5}', "'max_tokens' is no option"),
+        ('{"prompt": "' + "long " * 600 + '"}', "context"),
+        (b'{"prompt": "caf\xe9"}', "no JSON object"),
+        ("[" * 100000, "no JSON object"),
+    ],
+)
+def test_bad_input_is_400_and_says_which_field(
+    body: str | bytes, words: str, service: Service
+) -> None:
+    status, answer = service.ask("POST", "/generate", body)
+
+    assert status == 400, answer
+    assert list(answer) == ["error"]
+    assert words in answer["error"]
+
+
+def test_what_is_not_there_or_too_large_is_json_too(service: Service) -> None:
+    assert service.ask("GET", "/nowhere")[0] == 404
+    assert "error" in service.ask("GET", "/generate")[1]
+    assert service.ask("POST", "/generate", b" " * (2 << 20))[0] == 413
+
+
+def test_too_many_are_503_until_there_is_room(small: Service) -> None:
+    connection, answer = small.open(stream=True, **LONG)
+    assert answer.readline()  # it runs
+
+    status, refused = small.generate(prompt=QUESTION)
+    health, _ = small.ask("GET", "/health")
+    connection.close()
+
+    assert (status, health) == (503, 200)
+    assert "error" in refused
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_client_that_leaves_ends_its_request(streams: bool, small: Service) -> None:
+    connection, answer = small.open(stream=streams, **LONG)
+    if streams:
+        assert answer.readline()
+    assert small.generate(prompt=QUESTION)[0] == 503
+    start = time.monotonic()
+    answer.close()
+    connection.close()
+
+    while small.generate(prompt=QUESTION, max_new_tokens=4)[0] == 503:
+        time.sleep(0.02)
+
+    assert time.monotonic() - start < 2.0
+
+
+def test_one_that_connects_and_says_nothing_holds_up_nobody(service: Service) -> None:
+    silent = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(8)]
+
+    status, _ = service.generate(prompt=QUESTION, max_new_tokens=4)
+
+    assert status == 200
+    for one in silent:
+        one.close()
+
+
+def test_a_signal_lets_requests_end(package_of: PackageOf) -> None:
+    asked = {"prompt": QUESTION, "max_new_tokens": 48, "steps": 48, "ignore_eos": True}
+    with running(package_of("tiny_math")) as service:
+        connection, answer = service.open(stream=True, **asked)
+        first = answer.readline()
+        service.process.send_signal(signal.SIGINT)
+        rest = answer.read().decode()
+        connection.close()
+
+        assert service.process.wait(20) == 0
+        assert first.startswith(b"data: {")
+        assert '"finish_reason":"length"' in rest
+        assert rest.endswith("data: [DONE]\n\n")
+        with pytest.raises(OSError, match="refused"):
+            service.connect().connect()
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_after_the_grace_time_requests_are_cancelled(streams: bool, package_of: PackageOf) -> None:
+    with running(package_of("tiny_math"), "--grace-seconds", "0") as service:
+        connection, answer = service.open(stream=streams, **LONG)
+        start = time.monotonic()
+        service.process.send_signal(signal.SIGTERM)
+        rest = answer.read().decode()
+        connection.close()
+
+        assert service.process.wait(20) == 0
+        assert time.monotonic() - start < 2.0
+        assert '"finish_reason":"abort"' in rest
+
+
+def test_an_idle_service_ends_at_once(package_of: PackageOf) -> None:
+    with running(package_of("tiny_math")) as service:
+        start = time.monotonic()
+
+        assert service.stop() == 0
+        assert time.monotonic() - start < 2.0
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), "usage: http_service PACKAGE"),
+        (("/nowhere",), "no such package folder"),
+        (("{package}", "--port"), "--port is no option"),
+        (("{package}", "--colour", "red"), "--colour is no option"),
+        (("{package}", "--host", "256.0.0.1"), "cannot listen"),
+    ],
+)
+def test_a_service_that_cannot_start_says_why(
+    args: tuple[str, ...], words: str, package_of: PackageOf
+) -> None:
+    filled = [arg.format(package=package_of("tiny_math")) for arg in args]
+
+    done = subprocess.run(
+        [program("examples/http_service"), *filled],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=ENVIRONMENT,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1

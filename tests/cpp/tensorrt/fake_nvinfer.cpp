@@ -102,7 +102,7 @@ class ContextPart final : public UnusedContext {
   bool setTensorAddress(const char* name, void* address) noexcept override {
     const Tensor* tensor = find(name);
     if (tensor == nullptr) return refuse("setTensorAddress of no tensor");
-    if (!tensor->on_host && reinterpret_cast<std::uintptr_t>(address) % 256 != 0) {
+    if (reinterpret_cast<std::uintptr_t>(address) % 256 != 0) {
       return refuse(tensor->name + ": address is not aligned");
     }
     if (tensor->on_host) stale_ = true;

@@ -160,8 +160,7 @@ TEST(Tokenizer, RefusesDamagedFiles) {
   };
   says(error_of(std::string_view("{")), "tokenizer.json: not valid JSON");
   says(error_of(std::string_view("[]")), "tokenizer.json is an array of 0; expected an object");
-  const std::string deep(100'000, '[');
-  says(error_of(std::string_view(deep)), "is nested 100000 deep");
+  says(error_of(std::string(100'000, '[')), "is nested 100000 deep");
   says(error_of(std::string_view("{\"a\": \"\\ud800\"}")), "not valid JSON");
   says(with("/model/merges/0", "a nothing"), "model.merges[0]");
   says(with("/model/merges/0", 5), "model.merges[0] is 5; expected two tokens");

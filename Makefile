@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -not -path '*/__pycache__/*') \
            CMakeLists.txt pyproject.toml
 
-.PHONY: dist test-clang system-clang
+.PHONY: dist test-clang system-clang test-fuzz system-fuzz
 .PHONY: demo test test-cpp test-sanitize test-python lint types bench format system clean
 .PHONY: test-aarch64 system-aarch64 wheels test-wheels
 demo: $(PACKAGE)/fastdllm.json
@@ -51,6 +51,11 @@ system:
 CLANG ?= $(shell command -v clang-14 || echo clang)
 system-clang: | system
 	@missing=""; command -v $(CLANG) >/dev/null || missing=" clang"; $(APT_INSTALL)
+
+CLANG_RUNTIME = libclang-rt-$$($(CLANG) -dumpversion | cut -d. -f1)-dev
+system-fuzz: | system-clang
+	@missing=""; ls $$($(CLANG) -print-resource-dir)/lib/linux/libclang_rt.fuzzer-* >/dev/null 2>&1 || \
+	  missing=" $(CLANG_RUNTIME)"; $(APT_INSTALL)
 
 .deps/include/onnxruntime_cxx_api.h: | system
 	cpp/cmake/get_headers.sh .deps
@@ -95,6 +100,15 @@ test-sanitize: .deps/include/onnxruntime_cxx_api.h
 	cmake --build --preset sanitize
 	ctest --preset sanitize
 
+# A moment of every fuzz target; skipped where clang has no libFuzzer. For long: tests/fuzz/run.sh.
+test-fuzz: .deps/include/onnxruntime_cxx_api.h | system-fuzz
+	@clang=$(subst clang,clang++,$(CLANG)); \
+	if echo 'extern "C" int LLVMFuzzerTestOneInput() { return 0; }' | \
+	  $$clang -fsanitize=fuzzer,address -x c++ - -o /dev/null 2>/dev/null; then \
+	  cmake --preset fuzz -DCMAKE_C_COMPILER=$(CLANG) -DCMAKE_CXX_COMPILER=$$clang && \
+	  cmake --build --preset fuzz && tests/fuzz/run.sh build/fuzz; \
+	else echo "skipped: $$clang has no libFuzzer (on Debian: clang and libclang-rt-VERSION-dev)"; fi
+
 test-python: $(STAMP) $(VENV)/.tensorrt-rtx
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -136,7 +150,7 @@ test-aarch64: .deps/aarch64/root/usr .deps/include/onnxruntime_cxx_api.h $(PACKA
 	cmake --build --preset aarch64
 	ctest --preset aarch64
 	cmake --preset dev
-	cmake --build --preset dev --target decode_cases
+	cmake --build --preset dev --target decode_cases fastdllm-cli
 	tests/aarch64/same_tokens.sh $(abspath $(PACKAGE)) \
 	  $$($(BIN)/python -c 'from fastdllm.engine import find_onnxruntime as f; print(f())')
 

@@ -117,6 +117,10 @@ class OnnxRuntimeSession final : public Session {
     Session::copy_cache(target, source, bytes);
   }
 
+  std::int64_t free_device_bytes() const override {
+    return gpu_ ? static_cast<std::int64_t>(gpu_->runtime().free_bytes()) : 0;
+  }
+
   void bind_input(std::size_t index, const TensorView& tensor) override {
     bound_inputs_[index] = tensor;
     if (!gpu_) binding_.BindInput(inputs_[index].name.c_str(), value_of(inputs_[index], tensor));

@@ -44,6 +44,7 @@ system:
 	command -v pkg-config >/dev/null || missing="$$missing pkg-config"; \
 	[ -e /usr/include/pcre2.h ] || missing="$$missing libpcre2-dev"; \
 	[ -e /usr/include/utf8proc.h ] || missing="$$missing libutf8proc-dev"; \
+	[ -e /usr/include/httplib.h ] || missing="$$missing libcpp-httplib-dev"; \
 	$(APT_INSTALL)
 
 # clang 14 is the oldest that is supported, and Debian 12's; newer systems have a newer one only.
@@ -149,7 +150,7 @@ test-aarch64: .deps/aarch64/root/usr .deps/include/onnxruntime_cxx_api.h $(PACKA
 	cmake --build --preset aarch64
 	ctest --preset aarch64
 	cmake --preset dev
-	cmake --build --preset dev --target decode_cases
+	cmake --build --preset dev --target decode_cases fastdllm-cli
 	tests/aarch64/same_tokens.sh $(abspath $(PACKAGE)) \
 	  $$($(BIN)/python -c 'from fastdllm.engine import find_onnxruntime as f; print(f())')
 

@@ -48,8 +48,7 @@ root=$PWD/.deps/aarch64/root
 include=$(echo "$root"/usr/include/python3.*)
 [ -e "$include/Python.h" ] || { echo "run cpp/cmake/get_aarch64.sh .deps/aarch64 first" >&2; exit 1; }
 "$python" -m zipfile -e dist/fastdllm-*_x86_64.whl build/wheels/x86_64
-# Debian's Python.h includes a header of its architecture by a name below usr/include.
-CXXFLAGS="-idirafter $root/usr/include" _PYTHON_HOST_PLATFORM=linux-aarch64 wheel aarch64 \
+_PYTHON_HOST_PLATFORM=linux-aarch64 wheel aarch64 \
   -C cmake.define.CMAKE_TOOLCHAIN_FILE="$PWD/cpp/cmake/toolchains/aarch64-linux-gnu.cmake" \
   -C cmake.define.FASTDLLM_CORE_STUB="$PWD/build/wheels/x86_64/fastdllm/_core.pyi" \
   -C cmake.define.Python_INCLUDE_DIR="$include"

@@ -26,7 +26,8 @@ function(_fastdllm_bundle name library)
     COMPONENT package EXCLUDE_FROM_ALL)
   string(TOUPPER FASTDLLM_${name}_LICENSE variable)
   file(GLOB folders /usr/share/doc/lib${name}*)
-  find_file(${variable} copyright PATHS ${folders} NO_DEFAULT_PATH DOC "Licence of lib${name}, for the tar.gz")
+  find_file(${variable} copyright PATHS ${folders} NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH
+    DOC "Licence of lib${name}, for the tar.gz")
   if(${variable})
     install(FILES "${${variable}}" DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME LICENSE.${name}
       COMPONENT package EXCLUDE_FROM_ALL)

@@ -14,7 +14,7 @@
 // grace seconds to end in.
 #include <httplib.h>
 
-#include <cmath>
+#include <atomic>
 #include <condition_variable>
 #include <csignal>
 #include <deque>
@@ -23,93 +23,14 @@
 #include <iostream>
 #include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "http_question.hpp"
 
 namespace {
 
 using nlohmann::ordered_json;
 using namespace std::chrono_literals;
-
-[[noreturn]] void reject(const std::string& message) {
-  throw fastdllm::Error(fastdllm::ErrorCode::bad_config, message);
-}
-
-// --- What is asked ------------------------------------------------------------------------------
-
-struct Question {
-  std::vector<fastdllm::Message> messages;
-  std::string prompt;  // where there are no messages
-  fastdllm::GenerationConfig config;
-  fastdllm::TextOptions text;
-  bool streams = false;
-};
-
-std::string as_string(const std::string& field, const ordered_json& value) {
-  if (!value.is_string()) reject(field + " is " + value.type_name() + "; expected a string");
-  return value.get<std::string>();
-}
-
-bool as_bool(const std::string& field, const ordered_json& value) {
-  if (!value.is_boolean()) reject(field + " is " + value.type_name() + "; expected true or false");
-  return value.get<bool>();
-}
-
-/// A JSON value as set_option() reads it: [1, 2] is "1,2", {"12": -1.5} is "12=-1.5".
-std::string as_option(const std::string& field, const ordered_json& value) {
-  if (value.is_null()) return "none";
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_primitive()) return value.dump();
-  std::string text;
-  for (const auto& [key, item] : value.items()) {
-    if (!item.is_number()) reject(field + " holds " + item.type_name() + "; expected numbers");
-    text += (text.empty() ? "" : ",") + (value.is_object() ? key + "=" : "") + item.dump();
-  }
-  return text;
-}
-
-std::vector<fastdllm::Message> as_messages(const ordered_json& list) {
-  if (!list.is_array() || list.empty()) reject("messages is empty or no list; expected messages");
-  std::vector<fastdllm::Message> messages;
-  for (const ordered_json& item : list) {
-    if (!item.is_object() || item.size() != 2 || !item.contains("role") ||
-        !item.contains("content")) {
-      reject("messages holds something else; expected objects of role and content");
-    }
-    messages.push_back(
-        {as_string("messages.role", item["role"]), as_string("messages.content", item["content"])});
-  }
-  return messages;
-}
-
-Question read_question(const std::string& body) {
-  const ordered_json fields = ordered_json::parse(body, nullptr, /*allow_exceptions=*/false);
-  if (!fields.is_object()) reject("the body is no JSON object; expected prompt or messages");
-  if (fields.contains("prompt") == fields.contains("messages")) {
-    reject("the body has both or none of prompt and messages; expected one of them");
-  }
-  Question question;
-  for (const auto& [name, value] : fields.items()) {
-    if (name == "prompt") {
-      question.prompt = as_string(name, value);
-    } else if (name == "messages") {
-      question.messages = as_messages(value);
-    } else if (name == "raw") {
-      question.text.raw = as_bool(name, value);
-    } else if (name == "stream") {
-      question.streams = as_bool(name, value);
-    } else if (name == "stop" && value.is_array()) {
-      for (const ordered_json& item : value) question.text.stop.push_back(as_string(name, item));
-    } else if (name == "stop") {
-      question.text.stop = {as_string(name, value)};
-    } else {
-      fastdllm::set_option(question.config, name, as_option(name, value));
-    }
-  }
-  question.config = fastdllm::with_default_rule(question.config);
-  return question;
-}
-
-// --- What is answered ---------------------------------------------------------------------------
 
 ordered_json to_json(const fastdllm::TextEvent& event) {
   const fastdllm::CommitEvent& commit = event.commit;
@@ -217,7 +138,7 @@ class Service {
 
  private:
   void generate(const httplib::Request& asked, httplib::Response& response) {
-    const Question question = read_question(asked.body);
+    const http::Question question = http::read_question(asked.body);
     const auto channel = std::make_shared<Channel>();  // of the engine's thread and the client's
     fastdllm::TextCallback on_text;
     if (question.streams) {
@@ -278,10 +199,10 @@ int main(int argc, char** argv) try {
                                               {"--max-waiting", "16"}, {"--grace-seconds", "10"}};
   for (int i = 2; i < argc; i += 2) {
     if (!settings.contains(argv[i]) || i + 1 == argc)
-      reject(std::string(argv[i]) + " is no option");
+      http::reject(std::string(argv[i]) + " is no option");
     settings[argv[i]] = argv[i + 1];
   }
-  if (argc < 2) reject("usage: http_service PACKAGE [--port 8080] [...]");
+  if (argc < 2) http::reject("usage: http_service PACKAGE [--port 8080] [...]");
   // Before there are threads, so that signals wait for sigwait().
   sigset_t signals;
   sigemptyset(&signals);

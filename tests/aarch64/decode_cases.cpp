@@ -25,9 +25,9 @@ struct Case {
 std::vector<Case> cases() {
   return {
       {"schedule", {.max_new_tokens = 32, .steps = 4, .cache = CacheMode::none}},
-      {"prefix", {.max_new_tokens = 24, .block_length = 8, .steps = 6, .cache = CacheMode::prefix}},
+      {"prefix", {.max_new_tokens = 16, .block_length = 8, .steps = 4, .cache = CacheMode::prefix}},
       {"dual", {.max_new_tokens = 16, .block_length = 8, .cache = CacheMode::dual}},
-      {"threshold", {.max_new_tokens = 24, .block_length = 8, .threshold = 0.999}},
+      {"threshold", {.max_new_tokens = 16, .block_length = 8, .threshold = 0.999}},
       {"factor", {.max_new_tokens = 32, .factor = 1.0}},
       {"frechet", {.max_new_tokens = 32, .frechet = 0.25}},
       {"entropy bound",
@@ -53,8 +53,8 @@ std::vector<Case> cases() {
         .top_p = 0.99,
         .top_k = 20,
         .seed = 13}},
-      {"guidance", {.max_new_tokens = 16, .steps = 2, .cfg_scale = 0.5}},
-      {"deferred window", {.max_new_tokens = 48, .threshold = 0.9, .deferred_window = 16}},
+      {"guidance", {.max_new_tokens = 16, .steps = 1, .cfg_scale = 0.5}},
+      {"deferred window", {.max_new_tokens = 32, .threshold = 0.9, .deferred_window = 16}},
   };
 }
 

@@ -10,10 +10,19 @@ cd "$(dirname "$0")/../.."
 out=build/aarch64/tests/aarch64
 qemu=$(command -v qemu-aarch64-static || command -v qemu-aarch64)
 
-FASTDLLM_ONNXRUNTIME=$onnxruntime build/dev/tests/aarch64/decode_cases "$package" >"$out/x86_64.txt"
+decode() { # decode BUILD [EMULATOR ...]: token ids of the cases, and text in, text out
+  local build=build/$1
+  shift
+  "$@" "$build/tests/aarch64/decode_cases" "$package"
+  "$@" "$build/cpp/apps/fastdllm-cli" generate "$package" --max-new-tokens 32 \
+    --prompt "Owen had 30 balls, bought 2 and lost 8. How many are left?" >"$out/answer"
+  echo "text: $(tr '\n' ' ' <"$out/answer")"
+}
+FASTDLLM_ONNXRUNTIME=$onnxruntime decode dev >"$out/x86_64.txt"
 FASTDLLM_ONNXRUNTIME=$PWD/.deps/aarch64/libonnxruntime.so \
-  "$qemu" -L .deps/aarch64/root "$out/decode_cases" "$package" >"$out/aarch64.txt"
+  decode aarch64 "$qemu" -L .deps/aarch64/root >"$out/aarch64.txt"
 diff "$out/x86_64.txt" "$out/aarch64.txt"
-tokens=$(sed 's/^[^:]*: //; s/|.*//' "$out/aarch64.txt" | wc -w)
+tokens=$(sed '/^text: /d; s/^[^:]*: //; s/|.*//' "$out/aarch64.txt" | wc -w)
 passes=$(grep -oE '[0-9]+ passes' "$out/aarch64.txt" | awk '{ sum += $1 } END { print sum }')
+grep "^text: " "$out/aarch64.txt"
 echo "aarch64 under qemu: $(wc -l <"$out/aarch64.txt") generations, $tokens tokens, $passes passes, all as on x86-64"

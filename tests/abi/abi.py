@@ -1,6 +1,6 @@
 """Compares what compiled C programs rely on with the lists beside this file.
 
-    abi.py [--update] --nm NM --layout PROGRAM LIBRARY...
+    abi.py [--update] --nm NM LIBRARY... --layout COMMAND...
 
 The lists hold the exported C symbols of each library and the layout of the C structs. A symbol
 that is gone, a field that moved or a constant of another value breaks programs; what is new does
@@ -52,11 +52,11 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--update", action="store_true")
     parser.add_argument("--nm", default="nm")
-    parser.add_argument("--layout", required=True)
+    parser.add_argument("--layout", nargs=argparse.REMAINDER, required=True)
     parser.add_argument("libraries", nargs="*")
     options = parser.parse_args()
 
-    lists = {"layout.txt": output_of(options.layout)}
+    lists = {"layout.txt": output_of(*options.layout)}
     problems = gaps(lists["layout.txt"])
     for library in options.libraries:
         name = re.sub(r"^(?:lib)?(?:abi_)?|\..*$", "", Path(library).name)

@@ -25,7 +25,7 @@ def program(name: str, build: Path = BUILD) -> Path:
 
 
 def run_program(
-    path: Path, *args: object, stdin: str | bytes = ""
+    path: str | Path, *args: object, stdin: str | bytes = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; its output, whatever its exit status."""
     given = stdin.encode() if isinstance(stdin, str) else stdin

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +17,8 @@ from fastdllm import GenerationConfig
 from conftest import ROOT, PackageOf
 from programs import program, run_program
 from test_cli import OTHER_QUESTION, QUESTION
+
+AARCH64 = ROOT / ".deps" / "aarch64"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,19 +81,20 @@ def flags_of(config: dict[str, Any]) -> list[str]:
     return flags
 
 
-def answer_of_cli(cli: Path, package: Path, case: Case) -> Any:
+def words_of(case: Case) -> list[str]:
     stop = [] if case.stop is None else ["--stop", case.stop]
-    words = ["--prompt", case.prompt, *stop, *flags_of(case.config), "--json"]
-    done = run_program(cli, "generate", package, *words)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return ["--prompt", case.prompt, *stop, *flags_of(case.config), "--json"]
 
 
 def test_the_command_line_in_cpp(
     case: Case, expected_of: ExpectedOf, package_of: PackageOf
 ) -> None:
-    answer = answer_of_cli(program("apps/fastdllm-cli"), package_of("tiny_math"), case)
+    cli = program("apps/fastdllm-cli")
 
+    done = run_program(cli, "generate", package_of("tiny_math"), *words_of(case))
+
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
     assert answer["token_ids"] == expected_of(case).token_ids.tolist()
     assert answer["text"] == expected_of(case).text
     assert answer["num_passes"] == expected_of(case).num_passes
@@ -113,6 +116,26 @@ def test_token_ids_in_cpp(
     assert [int(i) for i in done.stdout.split()] == expected_of(case).token_ids.tolist()
 
 
+@pytest.mark.parametrize("name", ["threshold", "sampled", "prefix cache", "stop string"])
+def test_the_command_line_on_aarch64(
+    name: str, expected_of: ExpectedOf, package_of: PackageOf
+) -> None:
+    """Under qemu, where `make test-aarch64` has built it."""
+    cli = program("apps/fastdllm-cli", ROOT / "build" / "aarch64")
+    qemu = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    if qemu is None:
+        pytest.skip("there is no qemu-aarch64")
+    emulated = [qemu, "-L", AARCH64 / "root", cli]
+    library = ["--onnxruntime-library", AARCH64 / "libonnxruntime.so"]
+
+    done = run_program(
+        *emulated, "generate", package_of("tiny_math"), *library, *words_of(CASES[name])
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["token_ids"] == expected_of(CASES[name]).token_ids.tolist()
+
+
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
 def test_the_service(case: Case, streams: bool, expected_of: ExpectedOf, service: Service) -> None:
     stop = {} if case.stop is None else {"stop": case.stop}
@@ -124,13 +147,21 @@ def test_the_service(case: Case, streams: bool, expected_of: ExpectedOf, service
     assert answer["text"] == expected_of(case).text
 
 
-@pytest.mark.parametrize("name", ["embed", "embed_c"])
-def test_the_examples(name: str, package_of: PackageOf, llm: fastdllm.LLM) -> None:
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("embed", GenerationConfig(threshold=0.9)),
+        ("embed_c", GenerationConfig(threshold=0.9, max_new_tokens=64)),
+    ],
+)
+def test_the_examples(
+    name: str, config: GenerationConfig, package_of: PackageOf, llm: fastdllm.LLM
+) -> None:
     for prompt in (QUESTION, OTHER_QUESTION):
         done = run_program(program(f"examples/{name}"), package_of("tiny_math"), prompt)
 
         assert done.returncode == 0, done.stderr
-        assert done.stdout == llm.generate(prompt).text + "\n"
+        assert done.stdout == llm.generate(prompt, config).text + "\n"
 
 
 def test_the_example_with_token_ids(package_of: PackageOf, llm: fastdllm.LLM) -> None:

@@ -18,6 +18,15 @@ set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE BOTH)
 set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE BOTH)
 set(ENV{PKG_CONFIG_SYSROOT_DIR} "${_root}")
 set(ENV{PKG_CONFIG_LIBDIR} "${_root}/usr/lib/aarch64-linux-gnu/pkgconfig:${_root}/usr/share/pkgconfig")
+# Debian's headers of one architecture lie in a folder of its name. Last in the search, so that the
+# compiler's own C library comes first.
+set(_after "-idirafter \"${_root}/usr/include/aarch64-linux-gnu\" -idirafter \"${_root}/usr/include\"")
+set(CMAKE_C_FLAGS_INIT "${_after}")
+set(CMAKE_CXX_FLAGS_INIT "${_after}")
+# What a library of the root needs itself.
+set(_needed "-Wl,-rpath-link,${_root}/lib/aarch64-linux-gnu:${_root}/usr/lib/aarch64-linux-gnu")
+set(CMAKE_EXE_LINKER_FLAGS_INIT "${_needed}")
+set(CMAKE_SHARED_LINKER_FLAGS_INIT "${_needed}")
 
 # The tests run under qemu-user where it is there, on the same folder as their root.
 find_program(_qemu NAMES qemu-aarch64-static qemu-aarch64)

@@ -19,7 +19,7 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
 
-test: lint test-cpp test-sanitize test-python types
+test: lint test-cpp test-sanitize test-fuzz test-python types
 	@echo "all checks passed"
 
 # --- set-up -----------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ test-sanitize: .deps/include/onnxruntime_cxx_api.h | .deps/tensorrt/include/NvIn
 	cmake --build --preset sanitize
 	ctest --preset sanitize
 
-# A moment of every fuzz target; skipped where clang has no libFuzzer. For long: tests/fuzz/run.sh.
+# A moment of every fuzz target; skipped where clang has no libFuzzer. For long: tests/fuzz/run.sh build/fuzz SECONDS.
 test-fuzz: .deps/include/onnxruntime_cxx_api.h | system-fuzz
 	@clang=$(subst clang,clang++,$(CLANG)); \
 	if echo 'extern "C" int LLVMFuzzerTestOneInput() { return 0; }' | \

@@ -2,7 +2,7 @@
 
     python benchmarks/cold_start.py PACKAGE [--build build/dev --repeat 15 --output FILE]
 
-In C++ (cold_start.cpp, compiled here against the static libraries in the build folder) and in
+In C++ (cold_start.cpp, compiled here against the libraries in the build folder) and in
 Python, without text (token ids) and with it (the tokenizer is read and a prompt encoded). Every
 number is the median over fresh processes, the ways take turns. process_ms: from spawning the
 process to its end; import_ms, engine_ms, text_ms, first_pass_ms: parts of it.
@@ -57,16 +57,13 @@ print(json.dumps({
 
 def compile_program(build: Path, folder: Path) -> Path:
     program = folder / "cold_start"
-    libraries = [build / "cpp/src/text/libfastdllm_text.a", build / "cpp/libfastdllm.a"]
-    command = [
-        "c++",
-        "-std=c++20",
-        "-O2",
-        f"-I{ROOT / 'cpp/include'}",
-        f"-I{build / 'cpp/include'}",
-    ]
-    command += [str(ROOT / "benchmarks/cold_start.cpp"), "-o", str(program), *map(str, libraries)]
-    subprocess.run([*command, "-lpcre2-8", "-lutf8proc", "-ldl", "-pthread"], check=True)
+    command = ["c++", "-std=c++20", "-O2", str(ROOT / "benchmarks/cold_start.cpp")]
+    for include in (ROOT / "cpp/include", build / "cpp/include"):
+        command.append(f"-I{include}")
+    for library in (build / "cpp/src/text", build / "cpp"):
+        command += [f"-L{library}", f"-Wl,-rpath,{library}"]
+    libraries = ["-lfastdllm_text", "-lfastdllm", "-lpcre2-8", "-lutf8proc", "-ldl", "-pthread"]
+    subprocess.run([*command, "-o", str(program), *libraries], check=True)
     return program
 
 

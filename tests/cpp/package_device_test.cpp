@@ -12,17 +12,12 @@
 
 #include "fastdllm/engine.hpp"
 #include "mixed_requests.hpp"
+#include "with_package.hpp"
 
 namespace fastdllm::testing {
 namespace {
 
-class PackageDevice : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (package() == nullptr) GTEST_SKIP() << "FASTDLLM_TEST_PACKAGE names no package";
-  }
-  static const char* package() { return std::getenv("FASTDLLM_TEST_PACKAGE"); }
-};
+class PackageDevice : public WithPackage {};
 
 TEST_F(PackageDevice, RefusesADeviceThatItDoesNotKnow) {
   for (const char* name : {"gpu", "cuda:", "cuda:-1", "cuda:1x", "CPU"}) {

@@ -13,17 +13,12 @@
 
 #include "fastdllm/engine.hpp"
 #include "mixed_requests.hpp"
+#include "with_package.hpp"
 
 namespace fastdllm::testing {
 namespace {
 
-class PackageThreads : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (package() == nullptr) GTEST_SKIP() << "FASTDLLM_TEST_PACKAGE names no package";
-  }
-  static const char* package() { return std::getenv("FASTDLLM_TEST_PACKAGE"); }
-};
+class PackageThreads : public WithPackage {};
 
 std::int64_t resident_kib() {
   std::ifstream status("/proc/self/status");

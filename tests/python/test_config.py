@@ -70,6 +70,7 @@ def test_the_command_line_has_an_option_for_each() -> None:
     options = _parser().parse_args(["generate", "package"])
     own = {
         "command",
+        "cmake_dir",
         "package",
         "threads",
         "backend",

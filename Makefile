@@ -14,7 +14,7 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
            CMakeLists.txt pyproject.toml
 
 .PHONY: dist test-clang system-clang test-fuzz system-fuzz
-.PHONY: demo test test-cpp test-sanitize test-python lint types bench format system clean
+.PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types bench format system clean
 .PHONY: test-aarch64 system-aarch64 wheels test-wheels
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
@@ -67,9 +67,13 @@ $(VENV)/.tools: pyproject.toml | system
 	$(PIP) install -q --group dev
 	@touch $@
 
-$(STAMP): $(SOURCES) $(VENV)/.tools .deps/include/onnxruntime_cxx_api.h
+$(STAMP): $(SOURCES) $(VENV)/.tools .deps/include/onnxruntime_cxx_api.h | .deps/tensorrt/include/NvInferRuntime.h
 	$(PIP) install -q ".[export]"
 	@touch $@
+
+.deps/tensorrt/include/NvInferRuntime.h: | $(VENV)/.tools
+	cpp/cmake/get_tensorrt_headers.sh .deps $(BIN)/python || \
+	  echo "TensorRT's headers cannot be had here: its backend is not built and its tests are skipped"
 
 # Compiles engines in the tests, without a GPU (148 MB). Where there is no such wheel, they are skipped.
 $(VENV)/.tensorrt-rtx: | $(STAMP)
@@ -88,14 +92,15 @@ test-cpp: .deps/include/onnxruntime_cxx_api.h $(PACKAGE)/fastdllm.json
 	FASTDLLM_TEST_PACKAGE=$(abspath $(PACKAGE)) \
 	FASTDLLM_ONNXRUNTIME=$$($(BIN)/python -c 'from fastdllm.engine import find_onnxruntime as f; print(f())') \
 	  ctest --preset dev
+	@grep -h ' bytes  ' build/dev/Testing/Temporary/LastTest.log # what the tar.gz holds
 
 # The same sources, without a warning, with the other compiler.
-test-clang: .deps/include/onnxruntime_cxx_api.h | system-clang
+test-clang: .deps/include/onnxruntime_cxx_api.h | system-clang .deps/tensorrt/include/NvInferRuntime.h
 	cmake --preset clang -DCMAKE_C_COMPILER=$(CLANG) -DCMAKE_CXX_COMPILER=$(subst clang,clang++,$(CLANG))
 	cmake --build --preset clang
 	ctest --preset clang
 
-test-sanitize: .deps/include/onnxruntime_cxx_api.h
+test-sanitize: .deps/include/onnxruntime_cxx_api.h | .deps/tensorrt/include/NvInferRuntime.h
 	cmake --preset sanitize
 	cmake --build --preset sanitize
 	ctest --preset sanitize
@@ -112,6 +117,15 @@ test-fuzz: .deps/include/onnxruntime_cxx_api.h | system-fuzz
 test-python: $(STAMP) $(VENV)/.tensorrt-rtx
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# Needs a GPU and TensorRT, see tests/gpu/README.md.
+GPU_BACKEND ?= tensorrt
+GPU_OPSET ?= 23
+GPU_PACKAGE := packages/tiny_math-fp16-opset$(GPU_OPSET)
+test-gpu: $(STAMP)
+	$(BIN)/fastdllm export --overwrite --precision fp16 --opset $(GPU_OPSET) $(MODEL) $(GPU_PACKAGE)
+	[ $(GPU_BACKEND) != tensorrt ] || $(BIN)/fastdllm build-engine $(GPU_PACKAGE)
+	$(BIN)/python tests/gpu/compare_backends.py $(GPU_PACKAGE) $(MODEL)/problems.jsonl --backend $(GPU_BACKEND)
+
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -127,7 +141,7 @@ format: $(VENV)/.tools
 	git ls-files -co --exclude-standard '*.cpp' '*.hpp' | xargs $(BIN)/clang-format -i
 
 # build/dist/fastdllm-VERSION-Linux-ARCH.tar.gz: libraries, headers, fastdllm-cli.
-dist: .deps/include/onnxruntime_cxx_api.h
+dist: .deps/include/onnxruntime_cxx_api.h | .deps/tensorrt/include/NvInferRuntime.h
 	cmake --workflow --preset dist
 
 bench: $(PACKAGE)/fastdllm.json

@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -217,14 +218,25 @@ struct PyEngine {
 };
 
 void init_engine(PyEngine* self, const std::string& package, int threads,
-                 const std::string& onnxruntime_library, std::int64_t max_batch,
-                 std::int64_t max_waiting, std::optional<std::int64_t> cache_bytes) {
+                 const std::string& onnxruntime_library, const std::string& backend,
+                 const std::string& device, const std::string& tensorrt_engine,
+                 const std::string& tensorrt_library, const std::string& cudart_library,
+                 bool cuda_graph, std::int64_t max_batch, std::int64_t max_waiting,
+                 std::optional<std::int64_t> cache_bytes) {
   if (cache_bytes == 0) {
     throw Error(ErrorCode::bad_config, "cache_bytes is 0; expected at least 1, or None");
   }
   const nb::gil_scoped_release release;
   new (self) PyEngine(
-      package, {.threads = threads, .onnxruntime_library = onnxruntime_library},
+      package,
+      {.threads = threads,
+       .onnxruntime_library = onnxruntime_library,
+       .backend = backend,
+       .device = device,
+       .tensorrt_engine = tensorrt_engine,
+       .tensorrt_library = tensorrt_library,
+       .cudart_library = cudart_library,
+       .cuda_graph = cuda_graph},
       {.max_batch = max_batch, .max_waiting = max_waiting, .cache_bytes = cache_bytes.value_or(0)});
 }
 
@@ -375,6 +387,7 @@ void bind_engine(nb::module_& m) {
            (waits ? ") -> GenerationResult"
                   : ", on_done: collections.abc.Callable[[], object] | None = None) -> Request");
   };
+  m.def("built_backends", &built_backends, "The backends that this build has.");
   nb::class_<PyEngine>(
       m, "Engine",
       "Token ids in, token ids out: a package, loaded once.\n\n"
@@ -383,8 +396,11 @@ void bind_engine(nb::module_& m) {
       "own; callbacks run there, hold up all requests, and must not wait for the engine.\n"
       "Errors: PackageError, BackendError; ConfigError for limits out of range.")
       .def("__init__", &init_engine, "package"_a, nb::kw_only(), "threads"_a = 0,
-           "onnxruntime_library"_a = "", "max_batch"_a = EngineLimits().max_batch,
-           "max_waiting"_a = EngineLimits().max_waiting, "cache_bytes"_a = nb::none())
+           "onnxruntime_library"_a = "", "backend"_a = SessionOptions().backend,
+           "device"_a = SessionOptions().device, "tensorrt_engine"_a = "",
+           "tensorrt_library"_a = "", "cudart_library"_a = "", "cuda_graph"_a = true,
+           "max_batch"_a = EngineLimits().max_batch, "max_waiting"_a = EngineLimits().max_waiting,
+           "cache_bytes"_a = nb::none())
       .def("generate", &generate<false>, "prompt_ids"_a, "config"_a = GenerationConfig(),
            "on_commit"_a = nb::none(), nb::sig(signature("generate", "prompt_ids", true).c_str()),
            "Decodes config.max_new_tokens positions after the prompt.\n\n"

@@ -14,6 +14,11 @@ set(CPACK_VERBATIM_VARIABLES ON)
 # Component package: what a system's own packages would see to, so `cmake --install` leaves it out.
 install(FILES LICENSE README.md cpp/cmake/THIRD_PARTY.md
   DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT package EXCLUDE_FROM_ALL)
+set(apache_license /usr/share/common-licenses/Apache-2.0) # Debian's, of TensorRT's headers
+if(FASTDLLM_HAS_TENSORRT AND EXISTS ${apache_license})
+  install(FILES ${apache_license} DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME LICENSE.Apache-2.0
+    COMPONENT package EXCLUDE_FROM_ALL)
+endif()
 
 # A library that programs load at run time goes along, under the name that they ask for, with its licence.
 function(_fastdllm_bundle name library)

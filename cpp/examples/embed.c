@@ -22,8 +22,7 @@ int main(int argc, char** argv) {
   fastdllm_request* request = NULL;
   fastdllm_llm_open(argv[1], NULL, &llm);
   const fastdllm_status status = fastdllm_llm_generate(llm, argv[2], &config, &options, &request);
-  puts("");
-  if (status != FASTDLLM_OK) fprintf(stderr, "embed_c: %s\n", fastdllm_request_error(request));
+  fprintf(status == FASTDLLM_OK ? stdout : stderr, "%s\n", fastdllm_request_error(request));
   fastdllm_request_free(request);
   fastdllm_llm_free(llm);
   return status == FASTDLLM_OK ? 0 : 1;

@@ -131,13 +131,34 @@ class Service {
     int signal = 0;
     sigwait(&signals, &signal);
     pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);  // the next one ends the process as it stands
+    std::unique_lock lock(mutex_);
+    stopping_ = true;
+    const auto all_ended = [this] { return active_ == 0; };
+    if (!ended_.wait_for(lock, grace, all_ended)) {
+      gives_up_ = true;
+      ended_.wait(lock, all_ended);
+    }
+    lock.unlock();
     server_.stop();
-    if (served.wait_for(grace) != std::future_status::ready) gives_up_ = true;
     return served.get() ? 0 : 1;
   }
 
  private:
+  /// Counts a request until its answer is written and the returned object gone. The server is not
+  /// stopped before: it would break off answers.
+  std::shared_ptr<Service> enter() {
+    const std::lock_guard lock(mutex_);
+    if (stopping_) throw fastdllm::Error(fastdllm::ErrorCode::overloaded, "the service is ending");
+    ++active_;
+    return {this, [](Service* service) {
+              const std::lock_guard leaving(service->mutex_);
+              --service->active_;
+              service->ended_.notify_one();
+            }};
+  }
+
   void generate(const httplib::Request& asked, httplib::Response& response) {
+    const auto entered = enter();
     const http::Question question = http::read_question(asked.body);
     const auto channel = std::make_shared<Channel>();  // of the engine's thread and the client's
     fastdllm::TextCallback on_text;
@@ -154,7 +175,8 @@ class Service {
             : llm_.submit_chat(question.messages, question.config, question.text, on_text, on_done);
     response.set_chunked_content_provider(
         question.streams ? "text/event-stream" : "application/json",
-        [this, channel, request, streams = question.streams](std::size_t, httplib::DataSink& sink) {
+        [this, entered, channel, request, streams = question.streams](std::size_t,
+                                                                      httplib::DataSink& sink) {
           return answer(*channel, request, streams, sink);
         },
         [request](bool) { request.cancel(); });  // however it ended
@@ -189,6 +211,10 @@ class Service {
   fastdllm::LLM llm_;
   httplib::Server server_;
   std::atomic<bool> gives_up_ = false;
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  bool stopping_ = false;
+  int active_ = 0;
 };
 
 }  // namespace
@@ -198,9 +224,9 @@ int main(int argc, char** argv) try {
                                               {"--threads", "0"},      {"--max-batch", "8"},
                                               {"--max-waiting", "16"}, {"--grace-seconds", "10"}};
   for (int i = 2; i < argc; i += 2) {
-    if (!settings.contains(argv[i]) || i + 1 == argc)
-      http::reject(std::string(argv[i]) + " is no option");
-    settings[argv[i]] = argv[i + 1];
+    const std::string name = argv[i];
+    if (!settings.contains(name) || i + 1 == argc) http::reject(name + " is no option");
+    settings[name] = argv[i + 1];
   }
   if (argc < 2) http::reject("usage: http_service PACKAGE [--port 8080] [...]");
   // Before there are threads, so that signals wait for sigwait().

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib.util
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastdllm import _core
-from fastdllm.engine import LIBRARY_VARIABLE, find_onnxruntime
+from fastdllm.engine import LIBRARY_VARIABLE, find_onnxruntime, find_tensorrt
 from fastdllm.version import __version__
 
 EXPORT_MODULES = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "tqdm")
@@ -61,9 +62,7 @@ def capabilities() -> Capabilities:
                 available=bool(library),
                 detail=library or f"pip install onnxruntime, or set {LIBRARY_VARIABLE}",
             ),
-            Part(
-                name="tensorrt", available=False, detail="built without: engines are compiled only"
-            ),
+            _tensorrt(),
         ],
         compilers=[
             _module("tensorrt", "tensorrt", "pip install tensorrt"),
@@ -77,6 +76,14 @@ def capabilities() -> Capabilities:
             detail=f"pip install 'fastdllm[export]' ({', '.join(missing)})" if missing else "ready",
         ),
     )
+
+
+def _tensorrt() -> Part:
+    if "tensorrt" not in _core.built_backends():
+        return Part(name="tensorrt", available=False, detail="built without TensorRT's headers")
+    library = find_tensorrt() or ctypes.util.find_library("nvinfer") or ""
+    remedy = "install TensorRT, or set FASTDLLM_TENSORRT"
+    return Part(name="tensorrt", available=bool(library), detail=library or remedy)
 
 
 def _module(name: str, module: str, remedy: str) -> Part:

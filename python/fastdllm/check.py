@@ -55,6 +55,8 @@ def check_package(
     *,
     threads: int = 0,
     onnxruntime_library: str | None = None,
+    backend: str = "auto",
+    device: str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[CheckResult]:
     """Check schema, checksums, the graph against stored probes, tokenizer and chat template.
@@ -92,7 +94,13 @@ def check_package(
 
         @functools.cache  # the model is loaded once, within the first check that needs it
         def engine() -> Engine:
-            return Engine(folder, threads=threads, onnxruntime_library=onnxruntime_library)
+            return Engine(
+                folder,
+                threads=threads,
+                onnxruntime_library=onnxruntime_library,
+                backend=backend,
+                device=device,
+            )
 
         yield _guarded("graph", lambda: _check_graph(engine(), probes))
         yield _guarded("decode", lambda: _check_decode(engine(), probes))

@@ -161,6 +161,13 @@ def _package_command(
     command = commands.add_parser(name, help=text)
     command.add_argument("package", type=Path)
     command.add_argument("--threads", type=_threads, default=0, help="in one pass; 0 = automatic")
+    command.add_argument(
+        "--backend",
+        choices=("auto", "onnxruntime", "tensorrt"),
+        default="auto",
+        help="auto (the default): TensorRT on a GPU that there is an engine for, else ONNX Runtime",
+    )
+    command.add_argument("--device", default="cpu", help="cpu (the default), cuda or cuda:N")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     return command
 
@@ -243,7 +250,9 @@ def _generate(options: argparse.Namespace) -> int:
         raise Error("--infill takes one --prompt at most, and neither --stop nor --stream")
     if options.stream and len(prompts) > 1:
         raise Error(f"--stream takes one --prompt; found {len(prompts)}")
-    llm = LLM(options.package, threads=options.threads)
+    llm = LLM(
+        options.package, threads=options.threads, backend=options.backend, device=options.device
+    )
     prompts = [_read_prompt(prompt) for prompt in prompts]
     if options.infill is not None:
         gaps = enumerate(re.split(r"\{(\d+)\}", _read_prompt(options.infill)))
@@ -337,7 +346,9 @@ def _check(options: argparse.Namespace) -> int:
     from fastdllm.check import check_package
 
     results = []
-    for result in check_package(options.package, threads=options.threads):
+    for result in check_package(
+        options.package, threads=options.threads, backend=options.backend, device=options.device
+    ):
         results.append(result)
         if not options.json:
             print(f"{'ok  ' if result.passed else 'FAIL'}  {result.name}: {result.detail}")
@@ -357,10 +368,14 @@ def _bench(options: argparse.Namespace) -> int:
     if options.repeat < 1:
         raise Error(f"repeat is {options.repeat}; expected at least 1")
     if options.prompt is not None:
-        llm = LLM(options.package, threads=options.threads)
+        llm = LLM(
+            options.package, threads=options.threads, backend=options.backend, device=options.device
+        )
         engine, prompts = llm.engine, [llm.encode(options.prompt)]
     else:
-        engine = Engine(options.package, threads=options.threads)
+        engine = Engine(
+            options.package, threads=options.threads, backend=options.backend, device=options.device
+        )
         allowed = [i for i in range(engine.package.vocab_size) if i != engine.package.mask_token_id]
         prompts = [allowed[:16]]
     modes = standard_modes(

@@ -15,7 +15,7 @@ from fastdllm.cli_config import integer
 
 
 def add_tune(command: argparse.ArgumentParser) -> None:
-    """Add the options of `fastdllm tune` to a command that has PACKAGE, --threads and --json."""
+    """Add the options of `fastdllm tune` to a command that has PACKAGE and the engine's options."""
     command.add_argument(
         "problems", type=Path, help='JSON lines: {"prompt": text, messages or ids, "answer": text}'
     )
@@ -58,7 +58,9 @@ def run_tune(options: argparse.Namespace) -> int:
 
     _check(options)
     problems = read_problems(options.problems)[: options.count]
-    llm = LLM(options.package, threads=options.threads)
+    llm = LLM(
+        options.package, threads=options.threads, backend=options.backend, device=options.device
+    )
     block_length = options.block_length or llm.engine.package.block_length or 32
     settings = tune.grid(
         dict(options.policies or dict.fromkeys(tune.POLICIES, ())),

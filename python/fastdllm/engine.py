@@ -1,4 +1,4 @@
-"""The engine, with ONNX Runtime's library found in the installed wheel."""
+"""The engine, with the inference libraries found in the installed wheels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,25 @@ def find_onnxruntime() -> str:
 
     Returns "" when there is neither: the loader's own search is then tried. Imports nothing.
     """
-    if named := os.environ.get(LIBRARY_VARIABLE):
+    return _find(LIBRARY_VARIABLE, "onnxruntime", "capi/libonnxruntime.so*")
+
+
+def find_tensorrt() -> str:
+    """Return the path of TensorRT's library, in the same way: FASTDLLM_TENSORRT, else the wheel."""
+    return _find("FASTDLLM_TENSORRT", "tensorrt_libs", "libnvinfer.so*")
+
+
+def find_cudart() -> str:
+    """Return the path of CUDA's runtime, in the same way: FASTDLLM_CUDART, else the wheel."""
+    return _find("FASTDLLM_CUDART", "nvidia", "c*/lib/libcudart.so.*")
+
+
+def _find(variable: str, module: str, pattern: str) -> str:
+    if named := os.environ.get(variable):
         return named
-    spec = importlib.util.find_spec("onnxruntime")
+    spec = importlib.util.find_spec(module)
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
-        libraries = sorted(Path(folder, "capi").glob("libonnxruntime.so*"))
+        libraries = sorted(Path(folder).glob(pattern))
         if libraries:
             return str(libraries[-1])
     return ""
@@ -32,9 +46,15 @@ class Engine(_core.Engine):
     package_dir: the package folder. threads: inside one pass, 0 = automatic. onnxruntime_library:
     path of libonnxruntime; None = the environment variable FASTDLLM_ONNXRUNTIME, else the installed
     onnxruntime wheel, else the loader's search. A process loads one ONNX Runtime, the first named.
+    backend: "onnxruntime", "tensorrt", or "auto": TensorRT where the device is a GPU and an engine
+    for it was named or lies in PACKAGE.engines, else ONNX Runtime. device: "cpu", "cuda" (the first
+    GPU) or "cuda:N". tensorrt_engine: path of an engine that `fastdllm build-engine` made.
+    tensorrt_library, cudart_library: paths, found like ONNX Runtime's by FASTDLLM_TENSORRT,
+    FASTDLLM_CUDART or wheels. cuda_graph: TensorRT replays steps whose shapes stay.
     max_batch: requests that are decoded side by side; max_waiting: those that wait for a place,
     more are refused with OverloadedError. cache_bytes: K/V memory of all requests, None = half of
-    the physical memory; requests wait for it in order, one that can never have it is refused.
+    the physical memory, or of what is free on the GPU that holds them; requests wait for it in
+    order, one that can never have it is refused.
 
     Errors: PackageError for the folder, BackendError for the library.
 
@@ -48,6 +68,12 @@ class Engine(_core.Engine):
         *,
         threads: int = 0,
         onnxruntime_library: str | None = None,
+        backend: str = "auto",
+        device: str = "cpu",
+        tensorrt_engine: str | os.PathLike[str] | None = None,
+        tensorrt_library: str | None = None,
+        cudart_library: str | None = None,
+        cuda_graph: bool = True,
         max_batch: int = 8,
         max_waiting: int = 1024,
         cache_bytes: int | None = None,
@@ -57,6 +83,12 @@ class Engine(_core.Engine):
             os.fspath(package_dir),
             threads=threads,
             onnxruntime_library=library,
+            backend=backend,
+            device=device,
+            tensorrt_engine="" if tensorrt_engine is None else os.fspath(tensorrt_engine),
+            tensorrt_library=find_tensorrt() if tensorrt_library is None else tensorrt_library,
+            cudart_library=find_cudart() if cudart_library is None else cudart_library,
+            cuda_graph=cuda_graph,
             max_batch=max_batch,
             max_waiting=max_waiting,
             cache_bytes=cache_bytes,

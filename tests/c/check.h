@@ -17,20 +17,20 @@ static int failures = 0;
 
 #define CHECK_TEXT(found, expected)                                    \
   do {                                                                 \
-    const char* text = (found);                                        \
-    if (text == NULL || strcmp(text, (expected)) != 0) {               \
+    const char* found_ = (found);                                      \
+    if (found_ == NULL || strcmp(found_, (expected)) != 0) {           \
       printf("%s:%d: found '%s', expected '%s'\n", __FILE__, __LINE__, \
-             text == NULL ? "NULL" : text, (expected));                \
+             found_ == NULL ? "NULL" : found_, (expected));            \
       ++failures;                                                      \
     }                                                                  \
   } while (0)
 
 #define CHECK_HOLDS(found, part)                                                  \
   do {                                                                            \
-    const char* text = (found);                                                   \
-    if (text == NULL || strstr(text, (part)) == NULL) {                           \
+    const char* found_ = (found);                                                 \
+    if (found_ == NULL || strstr(found_, (part)) == NULL) {                       \
       printf("%s:%d: found '%s', expected it to hold '%s'\n", __FILE__, __LINE__, \
-             text == NULL ? "NULL" : text, (part));                               \
+             found_ == NULL ? "NULL" : found_, (part));                           \
       ++failures;                                                                 \
     }                                                                             \
   } while (0)

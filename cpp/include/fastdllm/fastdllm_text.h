@@ -23,7 +23,7 @@ typedef struct fastdllm_codec fastdllm_codec;
 FASTDLLM_API fastdllm_status fastdllm_codec_open(const char* package, fastdllm_codec** codec);
 FASTDLLM_API void fastdllm_codec_free(fastdllm_codec* codec);
 FASTDLLM_API const char* fastdllm_codec_error(const fastdllm_codec* codec);
-/* Whether messages can be rendered: the package has a chat format. */
+/* Whether the package has a chat template. */
 FASTDLLM_API bool fastdllm_codec_has_chat(const fastdllm_codec* codec);
 /* The id of a whole token, special ones included, or FASTDLLM_NONE. */
 FASTDLLM_API int32_t fastdllm_codec_token_id(const fastdllm_codec* codec, const char* token);
@@ -87,7 +87,8 @@ FASTDLLM_API const char* fastdllm_llm_error(const fastdllm_llm* llm);
 /* Its engine, for facts, token ids and logits. Belongs to the llm: not to be freed. */
 FASTDLLM_API fastdllm_engine* fastdllm_llm_engine(fastdllm_llm* llm);
 
-/* One pass of an answer. Borrowed, valid during the callback only. */
+/* One pass of an answer. Borrowed, valid during the callback only. The pieces add up to the text:
+ * where some was held back until the end, a last event has it, whose commit holds no positions. */
 typedef struct fastdllm_text_event {
   size_t struct_size;
   const fastdllm_commit_event* commit;
@@ -115,7 +116,8 @@ FASTDLLM_API fastdllm_status fastdllm_text_options_default(fastdllm_text_options
                                                            size_t size);
 
 /* A prompt is one user message through the chat format if the package has one. generate and chat
- * wait for the end; their status is the request's. */
+ * wait for the end; their status is the request's. config: NULL = a threshold of 0.9, the rest as
+ * fastdllm_config_default() has it, which by itself is one token per pass. */
 FASTDLLM_API fastdllm_status fastdllm_llm_generate(fastdllm_llm* llm, const char* prompt,
                                                    const fastdllm_config* config,
                                                    const fastdllm_text_options* options,

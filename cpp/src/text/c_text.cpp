@@ -87,7 +87,8 @@ fastdllm_status submit(fastdllm_llm* llm, bool wait, const fastdllm_config* give
   const fastdllm_status status = make(request, [&](fastdllm_request& handle) {
     LLM& opened = open_llm(llm);
     if (wait) opened.engine().require_other_thread();
-    const GenerationConfig config = config_of(given_config);
+    const GenerationConfig config =
+        given_config == nullptr ? default_text_config() : config_of(given_config);
     const fastdllm_text_options c =
         read_struct(given, fastdllm_text_options{}, "fastdllm_text_options");
     const TextOptions options{.stop = strings_of(c.stop, c.num_stop), .raw = c.raw != 0};

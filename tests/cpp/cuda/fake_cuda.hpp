@@ -23,6 +23,7 @@ struct State {
   int version = 12090;
   int devices = 1;
   int major = 8, minor = 7;  // compute capability
+  int integrated = 0;
   std::size_t memory = std::size_t{512} << 20;
   std::size_t used = 0;
   std::map<std::string, int> failures;  // function name -> status, as often as it is called

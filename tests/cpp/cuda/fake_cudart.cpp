@@ -20,7 +20,7 @@ constexpr int out_of_memory = 2;
 constexpr int no_device = 100;
 constexpr int invalid_device = 101;
 constexpr int capture_invalidated = 901;
-constexpr std::size_t address_space = std::size_t{4} << 30;
+constexpr std::size_t address_space = std::size_t{1} << 30;
 constexpr std::size_t alignment = 256;
 
 using Work = std::vector<std::function<void()>>;
@@ -143,7 +143,7 @@ int cudaGetDeviceProperties(void* properties, int) {
 }
 
 int cudaDeviceGetAttribute(int* value, int attribute, int) {
-  *value = attribute == 75 ? state().major : state().minor;
+  *value = attribute == 75 ? state().major : attribute == 76 ? state().minor : state().integrated;
   return failure("cudaDeviceGetAttribute");
 }
 

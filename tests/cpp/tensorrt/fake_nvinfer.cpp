@@ -102,7 +102,7 @@ class ContextPart final : public UnusedContext {
   bool setTensorAddress(const char* name, void* address) noexcept override {
     const Tensor* tensor = find(name);
     if (tensor == nullptr) return refuse("setTensorAddress of no tensor");
-    if (!tensor->on_host && reinterpret_cast<std::uintptr_t>(address) % 256 != 0) {
+    if (reinterpret_cast<std::uintptr_t>(address) % 256 != 0) {
       return refuse(tensor->name + ": address is not aligned");
     }
     if (tensor->on_host) stale_ = true;
@@ -264,6 +264,7 @@ class RuntimePart final : public UnusedRuntime {
   RuntimePart() { ++state().runtimes; }
   ~RuntimePart() override { --state().runtimes; }
 
+  using UnusedRuntime::deserializeCudaEngine;
   ICudaEngine* deserializeCudaEngine(const void* blob, std::size_t size) noexcept override {
     if (std::string_view(static_cast<const char*>(blob), size) != engine_content) {
       refuse("magicTag does not match\nand more of this kind");

@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <numeric>
 
-#include "backends/onnxruntime/onnxruntime_session.hpp"
 #include "fixture.hpp"
 
 namespace fastdllm::testing {
@@ -64,7 +63,7 @@ TEST_F(TensorRtSession, DecodesAWholeModelAsOnnxRuntimeDoes) {
   const char* folder_of_package = std::getenv("FASTDLLM_TEST_PACKAGE");
   if (folder_of_package == nullptr) GTEST_SKIP() << "FASTDLLM_TEST_PACKAGE names no package";
   const PackageInfo real = read_package(folder_of_package);
-  const auto runs_it = open_onnxruntime_session(real.graph, {.threads = 1});
+  const auto runs_it = open_session(real, {.threads = 1});
   use(real, {.batch = 3});
   fake_nvinfer::state().kernels = [&](fake_nvinfer::Work& work) { run_on(*runs_it, work, true); };
   Engine plain(folder_of_package, {.threads = 1}, {.max_batch = 4});
@@ -274,6 +273,9 @@ TEST_F(TensorRtSession, MemoryThatIsNotThereIsAnErrorOfItsRequestOnly) {
 
 TEST_F(TensorRtSession, TheCacheMayTakeHalfOfWhatIsFreeOnTheGpu) {
   EXPECT_EQ(open()->free_device_bytes() / 1'000'000, 536);  // 512 MiB
+  fake_cuda::state().integrated = 1;
+  EXPECT_EQ(open()->free_device_bytes(), 0) << "it is the host's";
+  fake_cuda::state().integrated = 0;
   fake_cuda::state().memory = fake_cuda::state().used + 20'000;
   Engine small = engine();
   const std::string message = refusal_of(

@@ -54,7 +54,7 @@ Tokenizer make(const json& document) {
   return Tokenizer::parse(document.dump());
 }
 
-std::string error_of(std::string_view text) {
+std::string error_of_text(std::string_view text) {
   try {
     (void)Tokenizer::parse(text);
   } catch (const Error& error) {
@@ -64,7 +64,7 @@ std::string error_of(std::string_view text) {
   return "no error";
 }
 std::string error_of(const json& document) {
-  return error_of(document.dump());
+  return error_of_text(document.dump());
 }
 
 TEST(Tokenizer, JoinsThePairOfTheLowestRankFirst) {
@@ -158,10 +158,11 @@ TEST(Tokenizer, RefusesDamagedFiles) {
   const auto says = [](const std::string& error, const char* part) {
     EXPECT_NE(error.find(part), std::string::npos) << error;
   };
-  says(error_of(std::string_view("{")), "tokenizer.json: not valid JSON");
-  says(error_of(std::string_view("[]")), "tokenizer.json is an array of 0; expected an object");
-  says(error_of(std::string(100'000, '[')), "is nested 100000 deep");
-  says(error_of(std::string_view("{\"a\": \"\\ud800\"}")), "not valid JSON");
+  says(error_of_text(std::string_view("{")), "tokenizer.json: not valid JSON");
+  says(error_of_text(std::string_view("[]")),
+       "tokenizer.json is an array of 0; expected an object");
+  says(error_of_text(std::string(100'000, '[')), "is nested 100000 deep");
+  says(error_of_text(std::string_view("{\"a\": \"\\ud800\"}")), "not valid JSON");
   says(with("/model/merges/0", "a nothing"), "model.merges[0]");
   says(with("/model/merges/0", 5), "model.merges[0] is 5; expected two tokens");
   says(with("/model/vocab/zz", 3'000'000'000), "model.vocab.zz is 3000000000");

@@ -42,6 +42,7 @@ namespace {
 constexpr int oldest_version = 12000;
 constexpr int attribute_major = 75;
 constexpr int attribute_minor = 76;
+constexpr int attribute_integrated = 18;
 constexpr int copy_anywhere = 4;        // cudaMemcpyDefault: the addresses say from where to where
 constexpr unsigned own_stream = 1;      // cudaStreamNonBlocking: does not wait for others
 constexpr int capture_this_thread = 1;  // cudaStreamCaptureModeThreadLocal
@@ -129,9 +130,13 @@ Runtime::Runtime(const std::string& library, int device)
                       std::find(properties.data(), properties.data() + name_bytes, '\0'));
   int major = 0;
   int minor = 0;
+  int integrated = 0;
   check(cuda.cudaDeviceGetAttribute(&major, attribute_major, device), "asking for the GPU's kind");
   check(cuda.cudaDeviceGetAttribute(&minor, attribute_minor, device), "asking for the GPU's kind");
+  check(cuda.cudaDeviceGetAttribute(&integrated, attribute_integrated, device),
+        "asking for the GPU's kind");
   target_ = concat("sm", major, minor);
+  integrated_ = integrated != 0;
 }
 
 Runtime::~Runtime() = default;
@@ -146,6 +151,10 @@ std::size_t Runtime::free_bytes() const {
   std::size_t total = 0;
   check(functions_->cudaMemGetInfo(&free, &total), "asking for free memory");
   return free;
+}
+
+std::int64_t Runtime::free_own_bytes() const {
+  return integrated_ ? 0 : static_cast<std::int64_t>(free_bytes());
 }
 
 void Runtime::check(int status, std::string_view what) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -35,8 +36,11 @@ class Runtime {
   [[nodiscard]] const std::string& target() const noexcept { return target_; }
   /// "12.9".
   [[nodiscard]] const std::string& version() const noexcept { return version_; }
-  /// Device memory that is free now. On a Jetson that is the host's.
+  /// Device memory that is free now.
   [[nodiscard]] std::size_t free_bytes() const;
+  /// The same as Session::free_device_bytes() says it: 0 where the GPU computes in the host's
+  /// memory (Jetson), of which files that were read count as used.
+  [[nodiscard]] std::int64_t free_own_bytes() const;
 
   [[nodiscard]] const Functions& functions() const noexcept { return *functions_; }
   /// Errors: Error{backend} with CUDA's own words if `status` is not 0.
@@ -47,6 +51,7 @@ class Runtime {
 
   std::unique_ptr<const Functions> functions_;
   int device_;
+  bool integrated_ = false;
   std::string name_, target_, version_;
 };
 

@@ -107,6 +107,10 @@ class OnnxRuntimeSession final : public Session {
   std::span<const TensorSpec> inputs() const noexcept override { return inputs_; }
   std::span<const TensorSpec> outputs() const noexcept override { return outputs_; }
 
+  std::int64_t free_device_bytes() const override {
+    return gpu_ ? gpu_->runtime().free_own_bytes() : 0;
+  }
+
   std::unique_ptr<Memory> allocate_cache(std::size_t bytes) override {
     if (gpu_) return gpu_->allocate(bytes);
     return std::make_unique<HostMemory>(bytes);
@@ -115,10 +119,6 @@ class OnnxRuntimeSession final : public Session {
   void copy_cache(void* target, const void* source, std::size_t bytes) override {
     if (gpu_) return gpu_->copy(target, source, bytes);
     Session::copy_cache(target, source, bytes);
-  }
-
-  std::int64_t free_device_bytes() const override {
-    return gpu_ ? static_cast<std::int64_t>(gpu_->runtime().free_bytes()) : 0;
   }
 
   void bind_input(std::size_t index, const TensorView& tensor) override {

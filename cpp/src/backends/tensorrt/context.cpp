@@ -58,10 +58,10 @@ void Context::set_shapes(std::span<const Shape> shapes, std::span<const std::int
     const Tensor& input = engine_->inputs()[i];
     const std::string& name = input.spec.name;
     if (input.on_host) {
-      if (known_ && values_[i] == values[i]) continue;
-      values_[i] = values[i];
+      if (known_ && values_[i].value == values[i]) continue;
+      values_[i].value = values[i];
       // The address stays, but saying it anew makes TensorRT look at the value.
-      require(context_->setInputTensorAddress(name.c_str(), &values_[i]), "binding", name);
+      require(context_->setInputTensorAddress(name.c_str(), &values_[i].value), "binding", name);
     } else {
       if (known_ && shapes_[i] == shapes[i]) continue;
       require(context_->setInputShape(name.c_str(), dims_of(shapes[i])), "setting the shape of",

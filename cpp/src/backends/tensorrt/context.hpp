@@ -19,6 +19,11 @@ struct Copy {
   friend bool operator==(const Copy&, const Copy&) noexcept = default;
 };
 
+/// A size that TensorRT reads on the host, at an address as it wants them.
+struct alignas(256) HostSize {
+  std::int64_t value = 0;
+};
+
 /// Tells TensorRT only what has changed. A run that repeats the one before, with the same shapes,
 /// addresses and copies, is captured as a CUDA graph and replayed from then on; whatever changes
 /// drops the graph, for it holds shapes and addresses. Everything is borrowed. Errors:
@@ -57,7 +62,7 @@ class Context {
   const cuda::Stream* stream_;
   std::unique_ptr<nvinfer1::IExecutionContext> context_;
   std::vector<Shape> shapes_, output_shapes_;
-  std::vector<std::int64_t> values_;  // what TensorRT reads of inputs on the host
+  std::vector<HostSize> values_;  // what TensorRT reads of inputs on the host
   std::vector<void*> inputs_, outputs_;
   Copy before_, behind_;
   bool known_ = false;    // the shapes are what TensorRT was told

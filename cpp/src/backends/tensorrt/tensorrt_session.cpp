@@ -82,9 +82,7 @@ class TensorRtSession final : public Session {
   std::string description() const override { return description_; }
   RunSizes largest_run() const override { return engine_.largest_run(); }
   bool likes_equal_shapes() const noexcept override { return true; }
-  std::int64_t free_device_bytes() const override {
-    return static_cast<std::int64_t>(cuda_->free_bytes());
-  }
+  std::int64_t free_device_bytes() const override { return cuda_->free_own_bytes(); }
 
   std::unique_ptr<Memory> allocate_cache(std::size_t bytes) override {
     if (bytes == 0) return std::make_unique<NoMemory>(nothing_);

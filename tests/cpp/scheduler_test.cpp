@@ -130,7 +130,7 @@ TEST(Scheduler, ALongRequestIsNotStarvedByShortOnes) {
   std::atomic<std::int64_t> long_passes{0};
   std::atomic<bool> enough{false};
   std::function<void()> again;
-  std::int64_t served = 0;
+  std::atomic<std::int64_t> served{0};
   std::vector<Request> shorts;  // of the engine's thread
   again = [&] {
     if (enough || ++served > 2000) return;

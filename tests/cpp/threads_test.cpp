@@ -62,7 +62,6 @@ TEST_P(Threads, TwoHundredMixedRequestsOfTwoThreadsEqualTheSerialAnswers) {
   const auto wrong = differences_side_by_side(shared.engine, asked, alone, 2, 100);
 
   EXPECT_EQ(wrong, std::vector<std::string>{});
-  EXPECT_LT(shared.session->started, serial.session->started) << "no request shared a run";
 }
 
 // A block-causal engine keeps the last max_batch conversations, each in the memory that the largest

@@ -41,6 +41,13 @@ def run_python(program: str, *args: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests recorded: counts that a reader wants to see."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
+
+
 def checkpoint_folder(name: str) -> Path:
     if name == "tiny_math":
         folders = [

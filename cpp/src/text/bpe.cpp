@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <string>
+#include <utility>
 
 #include "text/byte_alphabet.hpp"
 
@@ -48,31 +49,38 @@ Bpe::Bpe(const JsonReader& model, const Vocabulary& vocabulary) : vocabulary_(&v
   read_merges(model);
 }
 
+namespace {
+
+// Of "a b" or ["a", "b"], borrowed; empty ones for anything else.
+std::pair<std::string_view, std::string_view> read_merge(const nlohmann::json& merge) {
+  if (merge.is_string()) {
+    const std::string_view text = merge.get_ref<const std::string&>();
+    const std::size_t space = text.find(' ');
+    if (space == std::string_view::npos) return {};
+    return {text.substr(0, space), text.substr(space + 1)};
+  }
+  if (!merge.is_array() || merge.size() != 2 || !merge[0].is_string() || !merge[1].is_string()) {
+    return {};
+  }
+  return {merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>()};
+}
+
+}  // namespace
+
 void Bpe::read_merges(const JsonReader& model) {
   const nlohmann::json& merges = model.array("merges");
   merges_.resize(std::bit_ceil(2 * merges.size() + 2));
   std::int32_t rank = 0;
+  std::string joined;
   for (const nlohmann::json& merge : merges) {
-    std::string left;
-    std::string right;
-    if (merge.is_string()) {
-      const auto& text = merge.get_ref<const std::string&>();
-      if (text.starts_with("#version")) continue;
-      const std::size_t space = text.find(' ');
-      if (space != std::string::npos) {
-        left = text.substr(0, space);
-        right = text.substr(space + 1);
-      }
-    } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
-               merge[1].is_string()) {
-      left = merge[0].get<std::string>();
-      right = merge[1].get<std::string>();
-    }
+    const auto [left, right] = read_merge(merge);
+    if (left == "#version:") continue;  // a line of older files
     const auto where = [&] { return concat("merges[", rank, "]"); };
     if (left.empty() || right.empty()) model.fail(where(), "two tokens", merge);
+    joined.assign(left).append(right);
     const auto left_id = vocabulary_->find(left);
     const auto right_id = vocabulary_->find(right);
-    const auto id = vocabulary_->find(left + right);
+    const auto id = vocabulary_->find(joined);
     if (!left_id || !right_id || !id) {
       model.fail(where(), "two tokens that are in the vocabulary, joined too", merge);
     }

@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <iostream>
+#include <string>
 
 int main() try {
   const char* package = std::getenv("FASTDLLM_TEST_PACKAGE");
@@ -11,9 +12,10 @@ int main() try {
     return 77;
   }
   fastdllm::LLM llm(package);
-  const fastdllm::Completion answer = llm.generate("Tom has 3 boxes of 4 apples. How many apples?");
+  const fastdllm::Completion answer =
+      llm.generate("Tom has 3 boxes of 4 apples and gives 5 away. How many apples are left?");
   std::cout << answer.text << '\n';
-  return answer.text.empty() ? 1 : 0;
+  return answer.text.find("#### 7") == std::string::npos ? 1 : 0;
 } catch (const std::exception& problem) {
   std::cerr << "text_consumer: " << problem.what() << '\n';
   return 1;

@@ -264,6 +264,7 @@ class RuntimePart final : public UnusedRuntime {
   RuntimePart() { ++state().runtimes; }
   ~RuntimePart() override { --state().runtimes; }
 
+  using UnusedRuntime::deserializeCudaEngine;
   ICudaEngine* deserializeCudaEngine(const void* blob, std::size_t size) noexcept override {
     if (std::string_view(static_cast<const char*>(blob), size) != engine_content) {
       refuse("magicTag does not match\nand more of this kind");

@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -not -path '*/__pycache__/*') \
            CMakeLists.txt pyproject.toml
 
-.PHONY: dist test-clang system-clang test-fuzz system-fuzz
+.PHONY: dist test-all test-clang system-clang test-fuzz system-fuzz
 .PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types bench format system clean
 .PHONY: test-aarch64 system-aarch64 wheels test-wheels
 demo: $(PACKAGE)/fastdllm.json
@@ -21,6 +21,9 @@ demo: $(PACKAGE)/fastdllm.json
 
 test: lint test-cpp test-sanitize test-fuzz test-python types
 	@echo "all checks passed"
+
+# What needs another compiler or processor too (by qemu): CI runs this.
+test-all: test test-clang test-fuzz test-aarch64 test-wheels
 
 # --- set-up -----------------------------------------------------------------------------------
 # Debian packages that are missing, where this user may install them.
@@ -85,7 +88,7 @@ $(PACKAGE)/fastdllm.json: $(STAMP) $(MODEL)/model.safetensors
 	$(BIN)/fastdllm export --overwrite $(MODEL) $(PACKAGE)
 
 # --- checks -----------------------------------------------------------------------------------
-test-cpp: .deps/include/onnxruntime_cxx_api.h $(PACKAGE)/fastdllm.json
+test-cpp: .deps/include/onnxruntime_cxx_api.h .deps/tensorrt/include/NvInferRuntime.h $(PACKAGE)/fastdllm.json
 	cmake --preset dev
 	cmake --build --preset dev
 	cmake --build --preset dev --target all_verify_interface_header_sets

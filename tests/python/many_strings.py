@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 import unicodedata
 from collections.abc import Callable
+from functools import cache
 
 # The wheel's Oniguruma knows Unicode 16 and its Rust 17, Debian 12's PCRE2 14 and its utf8proc 15:
 # these characters, of scripts and blocks added since, are letters, marks, numbers or symbols to the
@@ -44,15 +45,18 @@ UNORDERED = [
 
 
 def _outside(ranges: list[tuple[int, int]]) -> list[str]:
+    """Unicode without these, surrogates, private planes and those that hold nothing."""
     listed = {code for first, last in ranges for code in range(first, last + 1)}
-    surrogates = range(0xD800, 0xE000)
-    return [chr(c) for c in range(0x110000) if c not in listed and c not in surrogates]
+    codes = (*range(0xD800), *range(0xE000, 0x40000), *range(0xE0000, 0xE0200))
+    return [chr(code) for code in codes if code not in listed]
 
 
+@cache
 def characters_cut_alike() -> list[str]:
     return _outside(YOUNG)
 
 
+@cache
 def characters_normalized_alike() -> list[str]:
     return _outside(UNORDERED)
 
@@ -107,6 +111,7 @@ MARKS = [chr(c) for c in (*range(0x300, 0x370), 0x591, 0x5B0, 0x64B, 0x651, 0x93
                           0x20D0, 0x302A, 0x3099, 0x309A, 0x1D165, 0x1D16E)]  # fmt: skip
 
 
+@cache
 def many_strings(count: int = 10_000, seed: int = 5) -> list[str]:
     """The same strings every time: a list of hand-made ones, then mixtures."""
     rng = random.Random(seed)

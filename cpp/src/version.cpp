@@ -2,6 +2,8 @@
 
 namespace fastdllm {
 
-const char* version() noexcept { return FASTDLLM_VERSION; }
+const char* version() noexcept {
+  return FASTDLLM_VERSION;
+}
 
 }  // namespace fastdllm

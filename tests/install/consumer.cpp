@@ -1,6 +1,6 @@
 // Generates from the package that FASTDLLM_TEST_PACKAGE names; 77 = skipped, there is none.
-#include <fastdllm/engine.hpp>
 #include <fastdllm/version.h>
+#include <fastdllm/engine.hpp>
 
 #include <cstdlib>
 #include <iostream>

@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -not -path '*/__pycache__/*') \
            CMakeLists.txt pyproject.toml
 
-.PHONY: dist test-all test-clang system-clang test-fuzz system-fuzz
+.PHONY: dist test-all test-sanitize-thread test-clang system-clang test-fuzz system-fuzz
 .PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types bench format system clean
 .PHONY: test-aarch64 system-aarch64 wheels test-wheels
 demo: $(PACKAGE)/fastdllm.json
@@ -23,7 +23,7 @@ test: lint test-cpp test-sanitize test-python types
 	@echo "all checks passed"
 
 # What needs another compiler or processor too (by qemu): CI runs this.
-test-all: test test-clang test-fuzz test-aarch64 test-wheels
+test-all: test test-sanitize-thread test-clang test-fuzz test-aarch64 test-wheels
 
 # --- set-up -----------------------------------------------------------------------------------
 # Debian packages that are missing, where this user may install them.
@@ -107,6 +107,12 @@ test-sanitize: .deps/include/onnxruntime_cxx_api.h | .deps/tensorrt/include/NvIn
 	cmake --preset sanitize
 	cmake --build --preset sanitize
 	ctest --preset sanitize
+
+# Where nothing but the project's own code runs: no package, since ONNX Runtime is not instrumented.
+test-sanitize-thread: .deps/include/onnxruntime_cxx_api.h
+	cmake --preset sanitize-thread
+	cmake --build --preset sanitize-thread
+	env -u FASTDLLM_TEST_PACKAGE ctest --preset sanitize-thread
 
 # A moment of every fuzz target; skipped where clang has no libFuzzer. For long: tests/fuzz/run.sh build/fuzz SECONDS.
 test-fuzz: .deps/include/onnxruntime_cxx_api.h | system-fuzz

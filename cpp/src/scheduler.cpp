@@ -93,7 +93,7 @@ std::int64_t Scheduler::excess_bytes(const BlockCache& cache, const UnmaskLoop& 
 
 // Requests that share runs have a copy side by side.
 std::int64_t Scheduler::stacked_bytes(const UnmaskLoop& loop) const noexcept {
-  const bool shares = limits_.max_batch > 1 && loop.batch() == 1;
+  const bool shares = std::min(limits_.max_batch, largest_run_.batch) > 1 && loop.batch() == 1;
   return shares ? rows_bytes(loop.most_cached_rows()) : 0;
 }
 

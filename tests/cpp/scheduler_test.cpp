@@ -214,6 +214,15 @@ TEST(Scheduler, TheMemoryBudgetDecidesHowManyRunAtOnce) {
   }
 }
 
+TEST(Scheduler, WhereNoRunsAreSharedNoRoomIsSetAsideForIt) {
+  auto session = std::make_unique<ScriptedSession>();
+  session->script = own_position;
+  session->largest.batch = 1;
+  Engine engine(scripted_package(), std::move(session), {.cache_bytes = 40 * row_bytes});
+  const GenerationConfig config{.max_new_tokens = 36, .block_length = 8, .cache = CacheMode::dual};
+  EXPECT_EQ(engine.generate(prompt(4), config).token_ids.size(), 36U);
+}
+
 TEST(Scheduler, RefusesARequestThatCanNeverHaveItsMemory) {
   Scripted s({.cache_bytes = 79 * row_bytes});
   const GenerationConfig config{.max_new_tokens = 36, .block_length = 8, .cache = CacheMode::dual};

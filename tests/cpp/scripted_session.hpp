@@ -80,7 +80,9 @@ class ScriptedSession final : public ContractSession {
   std::function<void(std::size_t bytes)> before_allocation;
   /// Positions whose cached rows the last run saw, from the past key of layer 0.
   std::vector<std::int64_t> seen_past;
+  RunSizes largest{};
 
+  RunSizes largest_run() const override { return largest; }
   std::unique_ptr<Memory> allocate_cache(std::size_t bytes) override {
     if (before_allocation) before_allocation(bytes);
     return ContractSession::allocate_cache(bytes);

@@ -38,9 +38,16 @@ std::unique_ptr<Session> open_session(const PackageInfo& package, const SessionO
     reject(concat("backend 'tensorrt' computes on a GPU; device is '", options.device,
                   "', expected cuda or cuda:N"));
   }
-  const bool chosen = options.backend == "auto" && device.cuda && has_tensorrt() &&
-                      finds_tensorrt_engine(package, options, device);
+  const bool wants_engine = !options.tensorrt_engine.empty();
+  const bool chosen =
+      options.backend == "auto" && device.cuda &&
+      (wants_engine || (has_tensorrt() && finds_tensorrt_engine(package, options, device)));
   if (named || chosen) return open_tensorrt_session(package, options, device);
+  if (wants_engine) {
+    reject(concat("tensorrt_engine is '", options.tensorrt_engine, "' with backend '",
+                  options.backend, "' and device '", options.device,
+                  "'; expected backend auto or tensorrt and device cuda or cuda:N"));
+  }
   return open_onnxruntime_session(package.graph, options, device);
 }
 

@@ -10,6 +10,7 @@
 #include "backends/device.hpp"
 #include "fake_cuda.hpp"
 #include "fastdllm/error.hpp"
+#include "fastdllm/package.hpp"
 
 namespace fastdllm::cuda {
 namespace {
@@ -156,6 +157,19 @@ TEST(DeviceName, IsReadOrRefused) {
     EXPECT_EQ(refusal_of([&] { (void)parse_device(name); }, ErrorCode::bad_config),
               "device is '" + std::string(name) + "'; expected cpu, cuda or cuda:N");
   }
+}
+
+TEST(OpenSession, RefusesAnEngineThatWouldNotBeUsed) {
+  const std::string named = "tensorrt_engine is 'x.engine' with backend '";
+  const std::string expected = "'; expected backend auto or tensorrt and device cuda or cuda:N";
+  const PackageInfo package;
+  EXPECT_EQ(refusal_of([&] { (void)open_session(package, {.tensorrt_engine = "x.engine"}); },
+                       ErrorCode::bad_config),
+            named + "auto' and device 'cpu" + expected);
+  const SessionOptions other{
+      .backend = "onnxruntime", .device = "cuda", .tensorrt_engine = "x.engine"};
+  EXPECT_EQ(refusal_of([&] { (void)open_session(package, other); }, ErrorCode::bad_config),
+            named + "onnxruntime' and device 'cuda" + expected);
 }
 
 }  // namespace

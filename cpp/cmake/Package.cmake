@@ -12,7 +12,7 @@ set(CPACK_COMPONENTS_ALL runtime development tools package)
 set(CPACK_VERBATIM_VARIABLES ON)
 
 # Component package: what a system's own packages would see to, so `cmake --install` leaves it out.
-install(FILES LICENSE README.md cpp/cmake/THIRD_PARTY.md
+install(FILES LICENSE README.md cpp/JETSON.md cpp/cmake/THIRD_PARTY.md
   DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT package EXCLUDE_FROM_ALL)
 set(apache_license /usr/share/common-licenses/Apache-2.0) # Debian's, of TensorRT's headers
 if(FASTDLLM_HAS_TENSORRT AND EXISTS ${apache_license})

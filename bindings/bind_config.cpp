@@ -247,7 +247,8 @@ void bind_config(nb::module_& m) {
       "alg_temp: >= 0, temperature of the choice among positions. cfg_scale: >= 0, 0 = no\n"
       "classifier-free guidance. seed: of the noise, in [0, 2**64).\n"
       "editing_threshold: in [0, 1], overwrite committed tokens of the block; max_post_steps:\n"
-      "passes that only edit, at most. stop_token_ids: None = the package's end-of-text ids.\n"
+      "passes that only edit, at most, in [0, 2**20]. stop_token_ids: None = the package's "
+      "end-of-text ids.\n"
       "stop_at: 'token' or 'block'. ignore_eos: run every block instead of stopping.\n"
       "Errors: ConfigError naming the option, what is allowed and what was found.");
   config.def("__init__", &init_config, nb::sig(signature.c_str()));

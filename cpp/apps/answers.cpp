@@ -23,11 +23,10 @@ struct Part {
 
 /// Takes "{12}" off the beginning of a text; 0 where there is none.
 std::int64_t take_gap(std::string_view& text, std::int64_t most) {
-  const std::size_t end = text.find('}');
-  if (!text.starts_with('{') || end == std::string_view::npos || end < 2) return 0;
-  const std::string_view digits = text.substr(1, end - 1);
-  if (digits.find_first_not_of("0123456789") != std::string_view::npos) return 0;
-  const std::int64_t gap = read_integer("a gap of --infill", digits, 1, most);
+  if (!text.starts_with('{')) return 0;
+  const std::size_t end = std::min(text.find_first_not_of("0123456789", 1), text.size());
+  if (end < 2 || !text.substr(end).starts_with('}')) return 0;
+  const std::int64_t gap = read_integer("a gap of --infill", text.substr(1, end - 1), 1, most);
   text.remove_prefix(end + 1);
   return gap;
 }

@@ -50,7 +50,7 @@ int chat(const Options& options) {
   int code = 0;
   while (true) {
     if (is_terminal) print("> ");
-    const std::optional<std::string> line = read_line();
+    const std::optional<std::string> line = read_line("the message");
     if (!line) break;
     if (line->empty()) continue;
     const std::size_t before = messages.size();

@@ -82,7 +82,8 @@ ordered_json logs_to_json(const std::vector<double>& logprobs) {
 }
 
 void print_json(const ordered_json& content, int indent) {
-  print(content.dump(indent, ' ', true) + "\n");
+  // A path, such as one in an error, may be no UTF-8.
+  print(content.dump(indent, ' ', true, ordered_json::error_handler_t::replace) + "\n");
 }
 
 std::string table(const std::vector<std::vector<std::string>>& rows) {

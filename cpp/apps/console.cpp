@@ -1,5 +1,6 @@
 #include "console.hpp"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -38,7 +39,25 @@ void write_all(int file, std::string_view text) {
   }
 }
 
+/// What stopped the reading: the end, or an error.
+void require_end_of_input(std::string_view what) {
+  if (std::ferror(stdin) == 0) return;
+  const int reason = errno;
+  throw Error(ErrorCode::bad_config,
+              std::string(what) + " is to be read from standard input, which " +
+                  (reason == EBADF ? "is closed"
+                                   : std::string("cannot be read: ") + std::strerror(reason)));
+}
+
 }  // namespace
+
+void occupy_standard_files() noexcept {
+  for (int file = STDIN_FILENO; file <= STDERR_FILENO; ++file) {
+    if (fcntl(file, F_GETFD) != -1 || errno != EBADF) continue;
+    // For the wrong direction: its use is an error still.
+    if (open("/dev/null", file == STDIN_FILENO ? O_WRONLY : O_RDONLY) == -1) return;
+  }
+}
 
 void print(std::string_view text) {
   write_all(STDOUT_FILENO, text);
@@ -58,15 +77,19 @@ bool errors_go_to_terminal() noexcept {
   return isatty(STDERR_FILENO) == 1;
 }
 
-std::string read_input() {
+std::string read_input(std::string_view what) {
   std::string text{std::istreambuf_iterator<char>(std::cin), {}};
+  require_end_of_input(what);
   while (!text.empty() && text.back() == '\n') text.pop_back();
   return text;
 }
 
-std::optional<std::string> read_line() {
+std::optional<std::string> read_line(std::string_view what) {
   std::string line;
-  if (!std::getline(std::cin, line)) return {};
+  if (!std::getline(std::cin, line)) {
+    require_end_of_input(what);
+    return {};
+  }
   if (!line.empty() && line.back() == '\r') line.pop_back();
   return line;
 }

@@ -30,12 +30,16 @@ void print_error(std::string_view text) noexcept;
 [[nodiscard]] bool reads_from_terminal() noexcept;
 [[nodiscard]] bool errors_go_to_terminal() noexcept;
 
-/// All of standard input, without the newlines at its end.
-[[nodiscard]] std::string read_input();
-/// One line of standard input without its end; none = there is no more.
-[[nodiscard]] std::optional<std::string> read_line();
+/// All of standard input, without the newlines at its end. Errors: Error{bad_config} where it is
+/// closed or cannot be read; `what` names the text that was to come from it.
+[[nodiscard]] std::string read_input(std::string_view what);
+/// One line of standard input without its end; none = there is no more. Errors: as read_input().
+[[nodiscard]] std::optional<std::string> read_line(std::string_view what);
 /// The same text. Errors: Error{bad_config} where it is no UTF-8; `what` names it.
 [[nodiscard]] const std::string& require_utf8(std::string_view what, const std::string& text);
+
+/// Where a standard file is closed, a file opened later would be taken for it: call this first.
+void occupy_standard_files() noexcept;
 
 /// Ctrl-C ends the process with code 130, and a write to a closed pipe is an error of the write.
 void install_signals() noexcept;

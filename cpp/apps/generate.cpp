@@ -25,17 +25,17 @@ struct Options {
   throw Error(ErrorCode::bad_config, message);
 }
 
+/// Between ids stands one comma, or spaces, as in what is printed. Nothing is no id.
 std::vector<std::int32_t> read_ids(std::string_view text) {
   std::vector<std::int32_t> ids;
-  for (std::size_t start = 0; start < text.size();) {
-    const std::size_t end = std::min(text.find_first_of(", ", start), text.size());
-    if (end > start) {
-      ids.push_back(static_cast<std::int32_t>(
-          read_integer("--ids", text.substr(start, end - start), 0, INT32_MAX)));
-    }
-    start = end + 1;
+  while (true) {
+    const std::size_t end = std::min(text.find_first_of(", "), text.size());
+    ids.push_back(
+        static_cast<std::int32_t>(read_integer("--ids", text.substr(0, end), 0, INT32_MAX)));
+    if (end == text.size()) return ids;
+    text.remove_prefix(end + 1);
+    text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
   }
-  return ids;
 }
 
 void require_that_they_fit(const Options& options) {
@@ -131,7 +131,7 @@ int generate(const Options& options) {
   std::vector<std::string> prompts = options.prompts;
   if (prompts.empty() && !options.infill) prompts.emplace_back("-");
   for (std::string& prompt : prompts) {
-    if (prompt == "-") prompt = read_input();
+    if (prompt == "-") prompt = read_input("the prompt");
     (void)require_utf8("the prompt", prompt);
   }
   if (options.infill) return print_infill(options, llm, prompts, config);

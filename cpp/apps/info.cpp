@@ -1,7 +1,9 @@
 // fastdllm-cli info: what a package is, or what this build can do.
 #include <fastdllm/version.h>
+#include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "commands.hpp"
 #include "console.hpp"
@@ -12,15 +14,26 @@ namespace {
 using nlohmann::ordered_json;
 
 struct Options {
-  std::filesystem::path package;
+  std::optional<std::filesystem::path> package;
   bool json = false;
 };
 
 using Facts = std::vector<std::pair<std::string, std::string>>;
 
-void print_facts(const Facts& facts) {
+/// A package may come from anywhere, and a terminal obeys control characters: those as in JSON.
+std::string printable(const std::string& text) {
+  const auto is_plain = [](char c) { return c >= ' ' && c <= '~'; };
+  if (std::all_of(text.begin(), text.end(), is_plain)) return text;
+  return ordered_json(text).dump(-1, ' ', true, ordered_json::error_handler_t::replace);
+}
+
+void print_facts(Facts facts) {
   std::size_t width = 0;
-  for (const auto& [name, value] : facts) width = std::max(width, name.size());
+  for (auto& [name, value] : facts) {
+    name = printable(name);
+    value = printable(value);
+    width = std::max(width, name.size());
+  }
   std::string text;
   for (const auto& [name, value] : facts) {
     text += name + std::string(width - name.size() + 2, ' ') + value + "\n";
@@ -39,7 +52,7 @@ std::string megabytes(std::int64_t bytes) {
 }
 
 int info_of_package(const Options& options) {
-  ordered_json metadata = read_metadata(options.package);
+  ordered_json metadata = read_metadata(*options.package);
   std::int64_t bytes = 0;
   for (const auto& file : metadata["files"]) bytes += file["bytes"].get<std::int64_t>();
   metadata["bytes"] = bytes;
@@ -93,14 +106,13 @@ Command info_command() {
   const OptionGroup group{"options",
                           {{"--json", "", "print one JSON object",
                             [options](std::string_view) { options->json = true; }}}};
-  return {"info",
-          "show what a package is, or what this build can do",
-          {{"PACKAGE", "a package folder; default: this build",
-            [options](std::string_view text) { options->package = text; }, true}},
-          {group},
-          [options] {
-            return options->package.empty() ? info_of_build(*options) : info_of_package(*options);
-          }};
+  return {
+      "info",
+      "show what a package is, or what this build can do",
+      {{"PACKAGE", "a package folder; default: this build",
+        [options](std::string_view text) { options->package = text; }, true}},
+      {group},
+      [options] { return options->package ? info_of_package(*options) : info_of_build(*options); }};
 }
 
 }  // namespace fastdllm::cli

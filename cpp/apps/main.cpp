@@ -74,6 +74,7 @@ int run_any(std::vector<std::string> words) {
 
 int main(int argc, char** argv) {
   namespace cli = fastdllm::cli;
+  cli::occupy_standard_files();
   cli::install_signals();
   try {
     return cli::run_any({argv + std::min(argc, 1), argv + argc});

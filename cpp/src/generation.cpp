@@ -23,11 +23,14 @@ void require_at_least_one(std::string_view option, std::int64_t value) {
   if (value < 1) reject(concat(option, " is ", value, "; expected at least 1"));
 }
 
+void require_at_most_steps(std::string_view option, std::int64_t value) {
+  if (value > most_steps) reject(concat(option, " is ", value, "; expected at most ", most_steps));
+}
+
 void require_steps(std::string_view option, const std::optional<std::int64_t>& value) {
   if (!value) return;
   require_at_least_one(option, *value);
-  if (*value > most_steps)
-    reject(concat(option, " is ", *value, "; expected at most ", most_steps));
+  require_at_most_steps(option, *value);
 }
 
 void require_optional(std::string_view option, const std::optional<std::int64_t>& value) {
@@ -41,7 +44,7 @@ Kind parse(std::string_view option, std::string_view name, std::initializer_list
     if (name == name_of(kind)) return kind;
     known += concat(known.empty() ? "" : ", ", "'", name_of(kind), "'");
   }
-  reject(concat(option, " is '", name, "'; expected one of ", known));
+  reject(printable(concat(option, " is '", name, "'; expected one of ", known)));
 }
 
 // Ranks that are no probabilities have nothing to compare with a threshold.
@@ -214,6 +217,7 @@ void validate(const GenerationConfig& config) {
   if (config.max_post_steps < 0) {
     reject(concat("max_post_steps is ", config.max_post_steps, "; expected at least 0"));
   }
+  require_at_most_steps("max_post_steps", config.max_post_steps);
 }
 
 }  // namespace fastdllm

@@ -82,8 +82,9 @@ class JsonReader {
 
   [[noreturn]] void fail(std::string_view key, const std::string& expected,
                          const nlohmann::json& found) const {
-    throw Error(ErrorCode::bad_package, concat(where_, key.empty() ? "" : ".", key, " is ",
-                                               describe(found), "; expected ", expected));
+    throw Error(ErrorCode::bad_package,
+                printable(concat(where_, key.empty() ? "" : ".", key, " is ", describe(found),
+                                 "; expected ", expected)));
   }
 
  private:
@@ -99,7 +100,8 @@ class JsonReader {
   [[nodiscard]] const nlohmann::json& value(std::string_view key) const {
     const auto found = object_.find(key);
     if (found == object_.end()) {
-      throw Error(ErrorCode::bad_package, concat(where_, ": key '", key, "' is missing"));
+      throw Error(ErrorCode::bad_package,
+                  printable(concat(where_, ": key '", key, "' is missing")));
     }
     return *found;
   }

@@ -37,6 +37,11 @@ constexpr int deepest_json = 64;
 
 /// name: the file, for messages. Errors: Error{bad_package}.
 [[nodiscard]] inline nlohmann::json parse_json(std::string_view text, std::string_view name) {
+  // The parser takes a NUL as the end, whatever follows.
+  const std::size_t nul = text.find('\0');
+  if (nul != std::string_view::npos) {
+    throw Error(ErrorCode::bad_package, concat(name, ": not valid JSON: byte ", nul, " is NUL"));
+  }
   const int depth = json_depth(text);
   if (depth > deepest_json) {
     throw Error(ErrorCode::bad_package,

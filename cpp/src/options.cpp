@@ -19,7 +19,8 @@ constexpr std::string_view none = "none";
 
 [[noreturn]] void reject(std::string_view option, std::string_view text,
                          std::string_view expected) {
-  throw Error(ErrorCode::bad_config, concat(option, " is '", text, "'; expected ", expected));
+  throw Error(ErrorCode::bad_config,
+              printable(concat(option, " is '", text, "'; expected ", expected)));
 }
 
 /// Text to a value and back. `expected` says in words what text there may be.
@@ -35,6 +36,7 @@ struct Text<Value> {
                                                    : "an integer in [0, 2^64)";
   static std::optional<Value> read(std::string_view text) {
     Value value{};
+    if (text.starts_with('+') && !text.starts_with("+-")) text.remove_prefix(1);
     const char* end = text.data() + text.size();
     const auto [stop, error] = std::from_chars(text.data(), end, value);
     if (error != std::errc{} || stop != end) return {};
@@ -206,8 +208,9 @@ const Option& named(std::string_view name) {
   if (found == names.end()) {
     std::string known;
     for (const std::string_view one : names) known += concat(known.empty() ? "" : ", ", one);
-    throw Error(ErrorCode::bad_config,
-                concat("'", name, "' is no option of a generation; expected one of ", known));
+    throw Error(
+        ErrorCode::bad_config,
+        printable(concat("'", name, "' is no option of a generation; expected one of ", known)));
   }
   return options[static_cast<std::size_t>(found - names.begin())];
 }

@@ -113,6 +113,21 @@ TEST(Options, AnErrorNamesTheOptionWhatIsExpectedAndWhatWasFound) {
   EXPECT_NE(error_of("block_size", "8").find("block_length"), std::string::npos);
 }
 
+TEST(Options, APlusStandsBeforeANumberOnly) {
+  EXPECT_EQ(with("seed", "+5").seed, 5);
+  EXPECT_EQ(with("threshold", "+0.5").threshold, 0.5);
+  EXPECT_EQ(with("banned_token_ids", "+1,2").banned_token_ids, (std::vector<std::int32_t>{1, 2}));
+  for (const char* text : {"+", "++5", "+-5", "-+5"}) {
+    EXPECT_NE(error_of("max_new_tokens", text), "no error") << text;
+  }
+}
+
+TEST(Options, AnErrorHoldsNoControlCharacter) {
+  EXPECT_EQ(error_of("cache", std::string_view("a\0b", 3)),
+            "cache is 'a\\u0000b'; expected one of 'none', 'prefix', 'dual', 'auto'");
+  EXPECT_EQ(error_of("seed", "\x1b[2J"), "seed is '\\u001b[2J'; expected an integer in [0, 2^64)");
+}
+
 TEST(Options, WhatDoesNotParseChangesNothing) {
   GenerationConfig config = full_config();
   EXPECT_THROW(set_option(config, "stop_token_ids", "1,x"), Error);

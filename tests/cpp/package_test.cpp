@@ -158,6 +158,8 @@ TEST_F(Package, RefusesFileNamesThatLeaveTheFolder) {
 TEST_F(Package, RefusesWhatIsNoJson) {
   write("fastdllm.json", "{\"format_version\": 1,");
   EXPECT_THROW(static_cast<void>(read_package(folder_)), Error);
+  write("fastdllm.json", metadata_.dump() + std::string("\0 more", 6));
+  EXPECT_THROW(static_cast<void>(read_package(folder_)), Error);
 }
 
 TEST(Sha256, AgreesWithThePublishedVectors) {

@@ -38,5 +38,5 @@ def run_program(
         check=False,
     )
     return subprocess.CompletedProcess(
-        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        done.args, done.returncode, done.stdout.decode(), os.fsdecode(done.stderr)
     )

@@ -61,6 +61,7 @@ SAME = [
     ("generate", "--prompt", OTHER_QUESTION, "--stop", "####", "--stream"),
     ("generate", "--prompt", QUESTION, "--prompt", OTHER_QUESTION),
     ("generate", "--infill", "There are {6} apples.{1}"),
+    ("generate", "--infill", "{ {} {x} {1.5} {{3}} {4"),
 ]
 SAME_JSON = [
     ("generate", "--prompt", QUESTION, "--temperature", "0.8", "--seed", "3", "--steps=16"),

@@ -134,7 +134,7 @@ typedef struct fastdllm_config {
   double cfg_scale; /* >= 0; 0 = no guidance */
   uint64_t seed;
   double editing_threshold; /* in [0, 1], or none */
-  int64_t max_post_steps;   /* >= 0 */
+  int64_t max_post_steps;   /* in [0, 2^20] */
   const int32_t* stop_token_ids;
   int64_t num_stop_token_ids; /* none = the package's; 0 = no token stops */
   fastdllm_stop_at stop_at;

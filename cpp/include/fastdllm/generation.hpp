@@ -102,7 +102,8 @@ struct GenerationConfig {
   std::uint64_t seed = 0;
   /// In [0, 1]: overwrite a committed token of the block when another is more confident than this.
   std::optional<double> editing_threshold{};
-  std::int64_t max_post_steps = 16;  ///< >= 0: passes that edit a block without masks, at most
+  /// In [0, 2^20]: passes that edit a block without masks, at most.
+  std::int64_t max_post_steps = 16;
   std::optional<std::vector<std::int32_t>> stop_token_ids{};  ///< none = the package's eos ids
   StopAt stop_at = StopAt::token;
   bool ignore_eos = false;  ///< run every block instead of stopping

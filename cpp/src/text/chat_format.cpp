@@ -11,7 +11,7 @@ namespace fastdllm {
 namespace {
 
 [[noreturn]] void reject(const std::string& message) {
-  throw Error(ErrorCode::bad_config, message);
+  throw Error(ErrorCode::bad_config, printable(message));
 }
 
 std::optional<std::string> optional_string(const JsonReader& json, std::string_view key) {

@@ -65,6 +65,9 @@ TEST(ChatFormat, RefusesWhatTheTemplateTakesInAWayOfItsOwn) {
   EXPECT_EQ(rendered(format, {{"tool", "1"}}),
             "messages[0].role is \"tool\"; expected, by the package's chat format, one of "
             "\"system\", \"assistant\", \"user\"");
+  EXPECT_EQ(rendered(format, {{std::string("to\0ol", 5), "1"}}),
+            "messages[0].role is \"to\\u0000ol\"; expected, by the package's chat format, one of "
+            "\"system\", \"assistant\", \"user\"");
   EXPECT_EQ(rendered(format, {{"user", "a"}, {"system", "b"}}),
             "messages[1].role is \"system\"; expected, by the package's chat format, one of "
             "\"assistant\", \"user\"");
@@ -148,6 +151,11 @@ TEST(TextCodec, RefusesADamagedChatFormat) {
   package.with_chat(format);
   EXPECT_EQ(refusal(package),
             "fastdllm.json.tokenizer.chat_format.roles.user: key 'before' is missing");
+  format = chat_format();
+  format["roles"][std::string("a\0\x1b", 3)] = 1;
+  package.with_chat(format);
+  EXPECT_EQ(refusal(package),
+            "fastdllm.json.tokenizer.chat_format.roles.a\\u0000\\u001b is 1; expected an object");
   format = chat_format();
   format["first_system"]["refused"] = {1};
   package.with_chat(format);

@@ -162,6 +162,8 @@ TEST(Tokenizer, RefusesDamagedFiles) {
   says(error_of_text(std::string_view("[]")),
        "tokenizer.json is an array of 0; expected an object");
   says(error_of_text(std::string(100'000, '[')), "is nested 100000 deep");
+  says(error_of_text(small().dump() + std::string(1, '\0') + "more"),
+       "tokenizer.json: not valid JSON: byte ");
   says(error_of_text(std::string_view("{\"a\": \"\\ud800\"}")), "not valid JSON");
   says(with("/model/merges/0", "a nothing"), "model.merges[0]");
   says(with("/model/merges/0", 5), "model.merges[0] is 5; expected two tokens");

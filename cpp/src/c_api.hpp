@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <future>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <optional>
@@ -25,8 +27,8 @@
 
 namespace fastdllm::c_api {
 
-/// An error that C++ callers cannot make.
-class StatusError : public std::runtime_error {
+/// An error that C++ callers cannot make. Exported: one library throws it, the other catches it.
+class FASTDLLM_API StatusError : public std::runtime_error {
  public:
   StatusError(fastdllm_status status, const std::string& message)
       : std::runtime_error(message), status_(status) {}
@@ -162,9 +164,16 @@ struct EngineSetup {
           .block_finished = event.block_finished ? 1 : 0};
 }
 
-[[nodiscard]] inline DoneCallback done_callback(fastdllm_done_callback on_done, void* user_data) {
+/// `called` becomes ready when on_done has returned, or can be called no more.
+[[nodiscard]] inline DoneCallback done_callback(fastdllm_done_callback on_done, void* user_data,
+                                                std::future<void>& called) {
   if (on_done == nullptr) return {};
-  return [on_done, user_data] { on_done(user_data); };
+  const auto promise = std::make_shared<std::promise<void>>();
+  called = promise->get_future();
+  return [on_done, user_data, promise] {
+    on_done(user_data);
+    promise->set_value();
+  };
 }
 
 /// What a request gave; all but the result is of a request in text.
@@ -207,6 +216,14 @@ FASTDLLM_API void set_engine(fastdllm_engine& handle, Engine& engine);
 
 /// Waits for the end and keeps the answer, or the error.
 FASTDLLM_API fastdllm_status settle(fastdllm_request& request) noexcept;
+
+/// The same for a call that waits: returns after on_done, whose user_data may be on its caller's
+/// stack.
+inline fastdllm_status settle(fastdllm_request& request, const std::future<void>& done) noexcept {
+  const fastdllm_status status = settle(request);
+  if (done.valid()) done.wait();
+  return status;
+}
 
 /// Errors: StatusError for none, or one that did not open.
 template <typename Handle>

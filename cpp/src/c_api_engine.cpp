@@ -25,6 +25,7 @@ using Submit = Request (Engine::*)(std::span<const std::int32_t>, const Generati
 
 fastdllm_status submit(fastdllm_engine* engine, Submit member, bool wait, const Asked& asked,
                        fastdllm_request** request) noexcept {
+  std::future<void> done;
   const fastdllm_status status = make(request, [&](fastdllm_request& handle) {
     Engine& opened = *require_open(engine, "engine").engine;
     if (wait) opened.require_other_thread();
@@ -34,10 +35,10 @@ fastdllm_status submit(fastdllm_engine* engine, Submit member, bool wait, const 
     follow(handle,
            (opened.*member)(span_of(asked.ids, asked.num_ids, "ids"), config,
                             commit_callback(callbacks),
-                            done_callback(callbacks.on_done, callbacks.user_data)),
+                            done_callback(callbacks.on_done, callbacks.user_data, done)),
            [](GenerationResult result) { return Answer{.result = std::move(result)}; });
   });
-  return status == FASTDLLM_OK && wait ? settle(**request) : status;
+  return status == FASTDLLM_OK && wait ? settle(**request, done) : status;
 }
 
 std::int64_t or_none(const auto& value) {

@@ -157,7 +157,12 @@ GenerationResult Request::result() const {
 }
 
 bool Request::wait_for(std::chrono::nanoseconds time) const {
+  if (on_engine_thread()) time = {};
   return job_->answer.wait_for(time) == std::future_status::ready;
+}
+
+bool Request::on_engine_thread() const noexcept {
+  return job_->thread->is_current();
 }
 
 void Request::require_other_thread() const {

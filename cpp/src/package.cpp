@@ -190,10 +190,16 @@ std::vector<FileCheck> check_files(const std::filesystem::path& folder) {
   const json& files = document.at("files");
   std::vector<FileCheck> checks;
   std::string unlisted;
-  for (const auto& entry : std::filesystem::directory_iterator(path)) {
-    const std::string name = entry.path().filename().string();
+  std::error_code error;
+  std::filesystem::directory_iterator listed(path, error);
+  for (; !error && listed != std::filesystem::directory_iterator(); listed.increment(error)) {
+    const std::string name = listed->path().filename().string();
     if (name == metadata_name || files.contains(name)) continue;
     unlisted += concat(unlisted.empty() ? "" : ", ", name);
+  }
+  if (error) {
+    reject(concat(path.string(), ": cannot be listed: ", error.message(),
+                  "; expected a folder that may be read"));
   }
   if (!unlisted.empty()) {
     checks.push_back({"files", false, concat("not listed in ", metadata_name, ": ", unlisted)});

@@ -33,13 +33,17 @@ bool ServingThread::is_elsewhere() const noexcept {
   return started != 0 && started != getpid();
 }
 
+bool ServingThread::is_current() const noexcept {
+  return id.load() == std::this_thread::get_id();
+}
+
 void ServingThread::require_waiting_makes_sense() const {
   if (is_elsewhere()) {
     throw Error(ErrorCode::bad_config,
                 "the engine has served requests before this process was forked; expected an engine "
                 "of its own, or to be forked before the first request");
   }
-  if (id.load() == std::this_thread::get_id()) {
+  if (is_current()) {
     throw Error(
         ErrorCode::bad_config,
         "the engine's own thread would wait for itself: in a callback, use submit or another "
@@ -156,7 +160,7 @@ void Scheduler::stop() noexcept {
   }
   changed_.notify_one();
   if (!thread_.joinable()) return;
-  if (serving_->id.load() == std::this_thread::get_id()) {
+  if (serving_->is_current()) {
     thread_.detach();
   } else {
     thread_.join();

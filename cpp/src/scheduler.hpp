@@ -29,6 +29,7 @@ struct ServingThread {
 
   /// Whether this process was forked from one where the thread had started: here there is none.
   [[nodiscard]] bool is_elsewhere() const noexcept;
+  [[nodiscard]] bool is_current() const noexcept;
   /// Errors: Error{bad_config} on the thread, which must not wait for itself, and in a forked
   /// process, where nobody serves.
   void require_waiting_makes_sense() const;

@@ -1,7 +1,9 @@
+#define _POSIX_C_SOURCE 200809L /* nanosleep */
 /* Requests of a C program: events, abort, cancel, many threads, engines that go first. */
 #include <fastdllm/fastdllm.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "check.h"
 #include "scripted_engine.h"
@@ -245,6 +247,9 @@ static bool wait_for_itself(const fastdllm_commit_event* event, void* user_data)
   fastdllm_result result;
   CHECK(fastdllm_request_result(own->request, &result, sizeof result) == FASTDLLM_NOT_DONE);
   CHECK_TEXT(fastdllm_request_error(own->request), "");
+  const time_t asked = time(NULL);
+  CHECK(!fastdllm_request_wait_for(own->request, 3000));
+  CHECK(time(NULL) - asked < 3);
   fastdllm_request* nested = NULL;
   CHECK(fastdllm_engine_generate(engine, NULL, 0, NULL, NULL, &nested) == FASTDLLM_BAD_CONFIG);
   CHECK(strlen(fastdllm_request_error(nested)) > 10);
@@ -300,6 +305,25 @@ static void* ask_many(void* user_data) {
   return NULL;
 }
 
+static void say_done_late(void* user_data) {
+  const struct timespec a_while = {0, 2000000};
+  nanosleep(&a_while, NULL);
+  *(int*)user_data = 1;
+}
+
+static void test_a_waiting_call_returns_after_done(void) {
+  for (int i = 0; i < 5; ++i) {
+    int done = 0;
+    fastdllm_callbacks callbacks = calling(NULL, &done);
+    callbacks.on_done = say_done_late;
+    const fastdllm_config config = small_config(3);
+    fastdllm_request* request = NULL;
+    CHECK(fastdllm_engine_generate(engine, NULL, 0, &config, &callbacks, &request) == FASTDLLM_OK);
+    CHECK(done == 1);
+    fastdllm_request_free(request);
+  }
+}
+
 static void test_two_threads_share_an_engine(void) {
   int64_t lengths[] = {5, 17};
   pthread_t other;
@@ -340,6 +364,7 @@ int main(void) {
   test_too_many_are_refused_and_engines_may_go_first();
   test_a_callback_must_not_wait_for_the_engine();
   test_done_is_called_once_the_answer_is_there();
+  test_a_waiting_call_returns_after_done();
   test_two_threads_share_an_engine();
   test_two_threads_wait_for_one_request();
   fastdllm_engine_free(engine);

@@ -42,7 +42,7 @@ class FASTDLLM_API Request {
   /// Waits. Errors: those of Engine::generate() during a pass and what the callback threw;
   /// Error{bad_config} on the engine's own thread, which would wait for itself.
   [[nodiscard]] GenerationResult result() const;
-  /// Waits so long at most; whether the request has ended.
+  /// Waits so long at most, on the engine's own thread not at all; whether the request has ended.
   [[nodiscard]] bool wait_for(std::chrono::nanoseconds time) const;
   [[nodiscard]] bool done() const { return wait_for({}); }
   /// Ends the request before its next pass with `abort`; one that has ended stays as it is.
@@ -50,6 +50,7 @@ class FASTDLLM_API Request {
   /// Errors: Error{bad_config} on the engine's own thread, and in a process that was forked from
   /// the engine's.
   void require_other_thread() const;
+  [[nodiscard]] bool on_engine_thread() const noexcept;
 
  private:
   friend class Engine;

@@ -181,7 +181,9 @@ typedef struct fastdllm_commit_event {
 /* Called after every pass, on the engine's thread, where it holds up all requests; true goes on,
  * false ends the request with abort. A call that would wait for the engine is refused there. */
 typedef bool (*fastdllm_commit_callback)(const fastdllm_commit_event* event, void* user_data);
-/* Called on the engine's thread when a request has ended, perhaps before submit has returned. */
+/* Called on the engine's thread when a request has ended: perhaps before submit has returned,
+ * perhaps after fastdllm_request_result has. A call that waits for the end by itself returns after
+ * it. */
 typedef void (*fastdllm_done_callback)(void* user_data);
 
 /* What a request calls; NULL functions are not called. user_data lives until on_done was called, or
@@ -286,7 +288,7 @@ FASTDLLM_API fastdllm_status fastdllm_engine_logits(fastdllm_engine* engine, con
  */
 FASTDLLM_API void fastdllm_request_free(fastdllm_request* request);
 /* Waits so long at most, 0 = not at all; whether the request has ended. One that was refused has
- * ended, and so has NULL. */
+ * ended, and so has NULL. In a callback of its engine it does not wait. */
 FASTDLLM_API bool fastdllm_request_wait_for(const fastdllm_request* request, int64_t milliseconds);
 FASTDLLM_API bool fastdllm_request_done(const fastdllm_request* request);
 /* Ends it before its next pass with abort; one that has ended stays as it is. */

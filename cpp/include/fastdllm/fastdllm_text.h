@@ -150,8 +150,8 @@ typedef struct fastdllm_completion {
   int64_t completion_tokens; /* the stop string or end-of-text token included */
 } fastdllm_completion;
 
-/* Waits, as fastdllm_request_result. Token ids and the reason of its end are there. Refused for a
- * request of token ids. */
+/* Waits, as fastdllm_request_result. Token ids and the reason of its end are there. For a
+ * request of token ids all is zero and the status is FASTDLLM_BAD_CONFIG. */
 FASTDLLM_API fastdllm_status fastdllm_request_completion(fastdllm_request* request,
                                                          fastdllm_completion* completion,
                                                          size_t size);

@@ -68,7 +68,7 @@ class FASTDLLM_API TextRequest {
   /// Waits; the same each time. A cancelled answer has the text so far. Errors: as
   /// Request::result().
   [[nodiscard]] Completion result() const;
-  /// Waits so long at most; whether the answer is there.
+  /// Waits so long at most, in a callback of the engine not at all; whether the answer is there.
   [[nodiscard]] bool wait_for(std::chrono::nanoseconds time) const;
   [[nodiscard]] bool done() const { return wait_for({}); }
   /// Ends the request before its next pass with `abort`; one that has ended stays as it is.

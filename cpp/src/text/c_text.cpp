@@ -84,6 +84,7 @@ template <typename Start>
 fastdllm_status submit(fastdllm_llm* llm, bool wait, const fastdllm_config* given_config,
                        const fastdllm_text_options* given, fastdllm_request** request,
                        const Start& start) noexcept {
+  std::future<void> done;
   const fastdllm_status status = make(request, [&](fastdllm_request& handle) {
     LLM& opened = open_llm(llm);
     if (wait) opened.engine().require_other_thread();
@@ -93,11 +94,12 @@ fastdllm_status submit(fastdllm_llm* llm, bool wait, const fastdllm_config* give
         read_struct(given, fastdllm_text_options{}, "fastdllm_text_options");
     const TextOptions options{.stop = strings_of(c.stop, c.num_stop), .raw = c.raw != 0};
     follow(handle,
-           start(opened, config, options, text_callback(c), done_callback(c.on_done, c.user_data)),
+           start(opened, config, options, text_callback(c),
+                 done_callback(c.on_done, c.user_data, done)),
            &answer_of);
     handle.has_text = true;
   });
-  return status == FASTDLLM_OK && wait ? settle(**request) : status;
+  return status == FASTDLLM_OK && wait ? settle(**request, done) : status;
 }
 
 fastdllm_status submit_prompt(fastdllm_llm* llm, bool wait, const char* prompt,
@@ -303,7 +305,10 @@ fastdllm_status fastdllm_llm_encode(const fastdllm_llm* llm, const char* prompt,
 
 fastdllm_status fastdllm_request_completion(fastdllm_request* request,
                                             fastdllm_completion* completion, std::size_t size) {
-  if (request != nullptr && request->wait && !request->has_text) return FASTDLLM_BAD_CONFIG;
+  if (request != nullptr && request->wait && !request->has_text) {
+    const fastdllm_status written = write_struct(completion, size, fastdllm_completion{});
+    return written == FASTDLLM_OK ? FASTDLLM_BAD_CONFIG : written;
+  }
   return write_answer(request, completion, size, [](const Answer& answer) {
     fastdllm_completion c{};
     c.text = answer.text.c_str();

@@ -150,6 +150,7 @@ Completion TextRequest::result() const {
 }
 
 bool TextRequest::wait_for(std::chrono::nanoseconds time) const {
+  if (state_->request.on_engine_thread()) time = {};
   return state_->answer.wait_for(time) == std::future_status::ready;
 }
 

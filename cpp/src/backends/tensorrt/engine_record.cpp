@@ -1,11 +1,11 @@
 #include "engine_record.hpp"
 
-#include <fstream>
 #include <limits>
 #include <string_view>
 
 #include "../../concat.hpp"
 #include "../../json_reader.hpp"
+#include "../../package_json.hpp"
 #include "../../sha256.hpp"
 #include "fastdllm/package.hpp"
 
@@ -50,13 +50,7 @@ json read_record(const path& file) {
                 concat(file.string(), ": ", error ? "missing" : "too large",
                        "; expected the record that build-engine writes beside an engine"));
   }
-  std::ifstream stream(file, std::ios::binary);
-  try {
-    return json::parse(stream);
-  } catch (const json::exception& problem) {
-    throw Error(ErrorCode::bad_package,
-                concat(file.string(), ": not valid JSON: ", problem.what()));
-  }
+  return read_json(file);
 }
 
 }  // namespace

@@ -192,8 +192,10 @@ static void test_what_an_llm_refuses(fastdllm_llm* llm, const char* package) {
   const int32_t ids[] = {1};
   CHECK(fastdllm_engine_submit(fastdllm_llm_engine(llm), ids, 1, NULL, NULL, &request) ==
         FASTDLLM_OK);
+  memset(&completion, 1, sizeof completion);
   CHECK(fastdllm_request_completion(request, &completion, sizeof completion) ==
         FASTDLLM_BAD_CONFIG);
+  CHECK(completion.text == NULL && completion.struct_size == sizeof completion);
   fastdllm_request_cancel(request);
   fastdllm_request_free(request);
 

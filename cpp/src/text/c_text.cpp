@@ -303,7 +303,10 @@ fastdllm_status fastdllm_llm_encode(const fastdllm_llm* llm, const char* prompt,
 
 fastdllm_status fastdllm_request_completion(fastdllm_request* request,
                                             fastdllm_completion* completion, std::size_t size) {
-  if (request != nullptr && request->wait && !request->has_text) return FASTDLLM_BAD_CONFIG;
+  if (request != nullptr && request->wait && !request->has_text) {
+    const fastdllm_status writable = write_struct(completion, size, fastdllm_completion{});
+    return writable == FASTDLLM_OK ? FASTDLLM_BAD_CONFIG : writable;
+  }
   return write_answer(request, completion, size, [](const Answer& answer) {
     fastdllm_completion c{};
     c.text = answer.text.c_str();

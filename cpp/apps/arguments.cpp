@@ -85,9 +85,11 @@ class Reader {
     const std::string name = word.substr(0, equals);
     const Option* option = find(command_, name);
     if (option == nullptr) throw UsageError("there is no option " + name);
+    const bool flag = option->metavar.empty();
     if (equals != std::string::npos) {
+      if (flag) throw UsageError(option->name + " takes no value; found " + word);
       option->take(std::string_view(word).substr(equals + 1));
-    } else if (option->metavar.empty()) {
+    } else if (flag) {
       option->take("true");
     } else if (option->items) {
       read_items(*option);

@@ -38,7 +38,7 @@ class Report {
       add({name, true, check()});
     } catch (const std::runtime_error& problem) {
       add({name, false, problem.what()});
-    } catch (const json::exception& problem) {
+    } catch (const std::exception& problem) {  // of JSON, or an index that is out of range
       add({name, false, std::string("probes.json: ") + problem.what()});
     }
   }

@@ -37,11 +37,24 @@ OptionGroup PackageOptions::group() {
   return group;
 }
 
+// An ordered_json takes quadratic time for many fields, so a file of very many is refused.
 ordered_json read_metadata(const std::filesystem::path& package) {
+  constexpr std::size_t most_fields = 10'000;
   (void)read_package(package);
   const std::filesystem::path path = package / "fastdllm.json";
   std::ifstream file(path, std::ios::binary);
-  ordered_json metadata = ordered_json::parse(file, nullptr, false);
+  std::size_t fields = 0;
+  const auto count = [&](int, ordered_json::parse_event_t event, const ordered_json&) {
+    using Event = ordered_json::parse_event_t;
+    const bool more =
+        event == Event::key || event == Event::object_start || event == Event::array_start;
+    if (more && ++fields > most_fields) {
+      throw Error(ErrorCode::bad_package,
+                  path.string() + " has more than " + std::to_string(most_fields) + " fields");
+    }
+    return true;
+  };
+  ordered_json metadata = ordered_json::parse(file, count, false);
   if (!metadata.is_object()) {
     throw Error(ErrorCode::bad_package, path.string() + ": is no longer readable as JSON");
   }

@@ -8,7 +8,7 @@
 
 namespace http {
 
-using nlohmann::ordered_json;
+using nlohmann::json;  // an ordered_json takes quadratic time for many fields
 
 [[noreturn]] inline void reject(const std::string& message) {
   throw fastdllm::Error(fastdllm::ErrorCode::bad_config, message);
@@ -22,18 +22,18 @@ struct Question {
   bool streams = false;
 };
 
-inline std::string as_string(const std::string& field, const ordered_json& value) {
+inline std::string as_string(const std::string& field, const json& value) {
   if (!value.is_string()) reject(field + " is " + value.type_name() + "; expected a string");
   return value.get<std::string>();
 }
 
-inline bool as_bool(const std::string& field, const ordered_json& value) {
+inline bool as_bool(const std::string& field, const json& value) {
   if (!value.is_boolean()) reject(field + " is " + value.type_name() + "; expected true or false");
   return value.get<bool>();
 }
 
 /// A JSON value as set_option() reads it: [1, 2] is "1,2", {"12": -1.5} is "12=-1.5".
-inline std::string as_option(const std::string& field, const ordered_json& value) {
+inline std::string as_option(const std::string& field, const json& value) {
   if (value.is_null()) return "none";
   if (value.is_string()) return value.get<std::string>();
   if (value.is_primitive()) return value.dump();
@@ -45,10 +45,10 @@ inline std::string as_option(const std::string& field, const ordered_json& value
   return text;
 }
 
-inline std::vector<fastdllm::Message> as_messages(const ordered_json& list) {
+inline std::vector<fastdllm::Message> as_messages(const json& list) {
   if (!list.is_array() || list.empty()) reject("messages is empty or no list; expected messages");
   std::vector<fastdllm::Message> messages;
-  for (const ordered_json& item : list) {
+  for (const json& item : list) {
     if (!item.is_object() || item.size() != 2 || !item.contains("role") ||
         !item.contains("content")) {
       reject("messages holds something else; expected objects of role and content");
@@ -61,7 +61,7 @@ inline std::vector<fastdllm::Message> as_messages(const ordered_json& list) {
 
 /// Errors: Error{bad_config} naming the field.
 inline Question read_question(const std::string& body) {
-  const ordered_json fields = ordered_json::parse(body, nullptr, /*allow_exceptions=*/false);
+  const json fields = json::parse(body, nullptr, /*allow_exceptions=*/false);
   if (!fields.is_object()) reject("the body is no JSON object; expected prompt or messages");
   if (fields.contains("prompt") == fields.contains("messages")) {
     reject("the body has both or none of prompt and messages; expected one of them");
@@ -77,7 +77,7 @@ inline Question read_question(const std::string& body) {
     } else if (name == "stream") {
       question.streams = as_bool(name, value);
     } else if (name == "stop" && value.is_array()) {
-      for (const ordered_json& item : value) question.text.stop.push_back(as_string(name, item));
+      for (const json& item : value) question.text.stop.push_back(as_string(name, item));
     } else if (name == "stop") {
       question.text.stop = {as_string(name, value)};
     } else {

@@ -32,6 +32,9 @@ namespace {
 using nlohmann::ordered_json;
 using namespace std::chrono_literals;
 
+constexpr std::size_t largest_body = 1 << 20;
+constexpr std::string_view form_type = "application/x-www-form-urlencoded";
+
 ordered_json to_json(const fastdllm::TextEvent& event) {
   const fastdllm::CommitEvent& commit = event.commit;
   return {{"step", commit.step},
@@ -94,7 +97,7 @@ class Service {
     server_.set_keep_alive_max_count(1);  // a connection that only waits would hold a thread
     server_.set_read_timeout(10s);
     server_.set_write_timeout(10s);
-    server_.set_payload_max_length(1 << 20);
+    server_.set_payload_max_length(largest_body);
     server_.Get("/health", [this](const httplib::Request&, httplib::Response& response) {
       const ordered_json health{{"status", "ok"}, {"backend", llm_.engine().backend()}};
       response.set_content(health.dump(), "application/json");
@@ -107,12 +110,20 @@ class Service {
         const bool rejected = problem.code() == fastdllm::ErrorCode::bad_config;
         set_error(response, overloaded ? 503 : rejected ? 400 : 500, problem.what());
         if (overloaded) response.set_header("Retry-After", "1");
+      } catch (const std::exception& problem) {
+        set_error(response, 500, problem.what());
       }
     });
     server_.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
-      if (response.body.empty()) {
-        set_error(response, response.status, request.method + " " + request.path + " failed");
-      }
+      if (!response.body.empty()) return;
+      // httplib takes less of a form, which is what curl -d sends unless told otherwise.
+      const bool too_large = response.status == 413;
+      const bool form = request.get_header_value("Content-Type").starts_with(form_type);
+      const std::size_t most = form ? CPPHTTPLIB_FORM_URL_ENCODED_PAYLOAD_MAX_LENGTH : largest_body;
+      set_error(response, response.status,
+                too_large ? "the body is larger than " + std::to_string(most) + " bytes" +
+                                (form ? "; send it as application/json" : "")
+                          : request.method + " " + request.path + " failed");
     });
   }
 
@@ -198,7 +209,7 @@ class Service {
     try {
       last = to_json(request.result());
       if (streams) last = {{"completion", last}};
-    } catch (const fastdllm::Error& problem) {
+    } catch (const std::exception& problem) {
       last = {{"error", problem.what()}};
     }
     const std::string text =

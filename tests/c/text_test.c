@@ -190,9 +190,9 @@ static void test_what_an_llm_refuses(fastdllm_llm* llm, const char* package) {
   fastdllm_request_free(request);
 
   const int32_t ids[] = {1};
-  memset(&completion, 1, sizeof completion);
   CHECK(fastdllm_engine_submit(fastdllm_llm_engine(llm), ids, 1, NULL, NULL, &request) ==
         FASTDLLM_OK);
+  memset(&completion, 1, sizeof completion);
   CHECK(fastdllm_request_completion(request, &completion, sizeof completion) ==
         FASTDLLM_BAD_CONFIG);
   CHECK(completion.struct_size == sizeof completion && completion.text == NULL);

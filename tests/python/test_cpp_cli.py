@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -247,6 +248,46 @@ def test_info_of_the_build_names_its_backends() -> None:
 
     assert "onnxruntime" in facts["backends"]
     assert "onnxruntime" in run("info").stdout
+
+
+def test_check_says_in_json_which_probes_are_damaged(package_of: PackageOf, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(package_of("tiny_math"), package)
+    probes = json.loads((package / "probes.json").read_text("utf-8"))
+    probes["graph"][0]["vocab_ids"][0] = 10**6
+    content = json.dumps(probes).encode()
+    (package / "probes.json").write_bytes(content)
+    metadata = json.loads((package / "fastdllm.json").read_text("utf-8"))
+    digest = hashlib.sha256(content).hexdigest()
+    metadata["files"]["probes.json"] = {"bytes": len(content), "sha256": digest}
+    (package / "fastdllm.json").write_text(json.dumps(metadata), "utf-8")
+
+    found = run("check", package, "--json")
+
+    assert found.returncode == 1
+    failed = {one["name"]: one["detail"] for one in json.loads(found.stdout) if not one["passed"]}
+    assert failed["graph"].startswith("probes.json: ")
+
+
+def test_a_flag_takes_no_value(package_of: PackageOf) -> None:
+    for flag in ("--raw=false", "--ignore-eos=false"):
+        found = run("generate", package_of("tiny_math"), "--prompt", "x", flag)
+
+        assert found.returncode == 2
+        assert "takes no value" in found.stderr
+
+
+def test_metadata_of_very_many_fields_is_refused(package_of: PackageOf, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(package_of("tiny_math"), package)
+    metadata = json.loads((package / "fastdllm.json").read_text("utf-8"))
+    metadata["more"] = {f"f{i}": 0 for i in range(20_000)}
+    (package / "fastdllm.json").write_text(json.dumps(metadata), "utf-8")
+
+    found = run("info", package)
+
+    assert found.returncode == 1
+    assert "more than 10000 fields" in found.stderr
 
 
 def test_check_finds_damaged_weights(package_of: PackageOf, tmp_path: Path) -> None:

@@ -164,6 +164,21 @@ def test_the_examples(
         assert done.stdout == llm.generate(prompt, config).text + "\n"
 
 
+@pytest.mark.parametrize(("threshold", "temperature", "seed"), [(0.9, 0, 0), (0.7, 0.8, 2**63)])
+def test_a_program_in_c(
+    threshold: float, temperature: float, seed: int, package_of: PackageOf, llm: fastdllm.LLM
+) -> None:
+    config = GenerationConfig(
+        max_new_tokens=48, threshold=threshold, temperature=temperature, seed=seed
+    )
+    asked = (QUESTION, 48, threshold, temperature, seed)
+
+    done = run_program(program("../tests/c/answer_c"), package_of("tiny_math"), *asked)
+
+    assert done.returncode == 0, done.stderr
+    assert list(map(int, done.stdout.split())) == llm.generate(QUESTION, config).token_ids.tolist()
+
+
 def test_the_example_with_token_ids(package_of: PackageOf, llm: fastdllm.LLM) -> None:
     ids = llm.encode(QUESTION)
     config = GenerationConfig(max_new_tokens=64, threshold=0.9)

@@ -22,7 +22,8 @@
  * handle, never changes once it is there, so it can be read from every thread: what goes wrong
  * later belongs to the handle of its request or output.
  *
- * Text is UTF-8. Numbers of elements are int64_t. Flags are int32_t: 0 or not. */
+ * Text is UTF-8. Numbers of elements are int64_t. Flags in structs are integers, 0 or not; functions
+ * take and give bool. */
 #ifndef FASTDLLM_FASTDLLM_H
 #define FASTDLLM_FASTDLLM_H
 

@@ -29,6 +29,7 @@ class FASTDLLM_API Tokenizer {
 
   /// UTF-8 text as it stands, no tokens added around it; special tokens written in it are
   /// recognized. Bytes that are no UTF-8 are read as U+FFFD, as a lossy decoder reads them.
+  /// Errors: Error{bad_package} where a split pattern of the file backtracks too much on this text.
   [[nodiscard]] std::vector<std::int32_t> encode(std::string_view text) const;
 
   /// Always UTF-8: bytes that are none become U+FFFD. Special tokens are dropped, or written out.

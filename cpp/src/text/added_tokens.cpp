@@ -126,6 +126,7 @@ const AddedTokenFinder::Entry* AddedTokenFinder::longest(std::string_view text) 
 
 void AddedTokenFinder::split(std::string_view text, std::vector<TextPart>& parts) const {
   std::size_t done = 0;
+  std::size_t spaces_end = 0;  // of the run of white space that was looked at last
   for (std::size_t at = 0; at < text.size() && !entries_.empty();) {
     const Entry* found = longest(text.substr(at));
     if (found == nullptr) {
@@ -141,7 +142,10 @@ void AddedTokenFinder::split(std::string_view text, std::vector<TextPart>& parts
       continue;
     }
     if (token.lstrip) begin = begin_of_spaces_at_end(text.substr(0, begin), std::min(done, begin));
-    if (token.rstrip) end += spaces_at_begin(text.substr(end));
+    if (token.rstrip && end >= spaces_end) spaces_end = end + spaces_at_begin(text.substr(end));
+    if (token.rstrip) end = spaces_end;
+    if (token.lstrip) begin = std::max(begin, done);  // spaces that the token before took along
+    if (begin >= end) continue;
     if (done < begin) parts.push_back({text.substr(done, begin - done), std::nullopt});
     parts.push_back({text.substr(begin, end - begin), token.id});
     done = end;

@@ -52,6 +52,21 @@ std::vector<AddedToken> select(const std::vector<AddedToken>& tokens, bool norma
   return selected;
 }
 
+// The library decodes such a token in its normal form, and has an order of its own for two that
+// become the same text.
+void refuse_unless_normal(const JsonReader& document, const std::vector<AddedToken>& tokens,
+                          const Normalizer& normalizer) {
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    const AddedToken& token = tokens[i];
+    const std::string normal = normalizer.apply(token.content);
+    if (!token.normalized || normal == token.content) continue;
+    const nlohmann::json& entry = document.array("added_tokens")[i];
+    JsonReader(entry, concat(document.where(), ".added_tokens[", i, "]"))
+        .fail("content", "a text that the normalizer leaves as it is, or normalized false",
+              entry.at("content"));
+  }
+}
+
 Normalizer read_normalizer(const JsonReader& document) {
   if (document.absent("normalizer")) return {};
   return Normalizer(document.object("normalizer"));
@@ -69,6 +84,7 @@ struct Tokenizer::State {
         raw_finder(select(added, false), normalizer),
         normalized_finder(select(added, true), normalizer),
         token_bytes(document, vocabulary, added) {
+    refuse_unless_normal(document, added, normalizer);
     refuse_unless_null(document, "truncation");
     refuse_unless_null(document, "padding");
     if (!document.absent("post_processor")) {

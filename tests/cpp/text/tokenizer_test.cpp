@@ -122,6 +122,38 @@ TEST(Tokenizer, LongTextsTakeNoQuadraticTime) {
   EXPECT_EQ(tokenizer.encode(marks).size(), marks.size());
 }
 
+TEST(Tokenizer, ATokenThatTakesSpacesAlongLooksAtThemOnce) {
+  json document = small();
+  json& token = document["added_tokens"][0];
+  token["content"] = " ";
+  token["rstrip"] = true;
+  const Tokenizer tokenizer = make(document);
+  EXPECT_FALSE(tokenizer.encode(std::string(200'000, ' ')).empty());
+}
+
+// What the `tokenizers` library says.
+TEST(Tokenizer, SpacesBelongToTheTokenThatTookThemFirst) {
+  json document = small();
+  document["added_tokens"][0]["rstrip"] = true;
+  json line = document["added_tokens"][0];
+  line["content"] = "\n";
+  line["id"] = 259;
+  line["rstrip"] = false;
+  line["lstrip"] = true;
+  document["added_tokens"].push_back(line);
+  EXPECT_EQ(make(document).encode("a<s> \nb"), (Ids{'a', 258, 'b'}));
+}
+
+TEST(Tokenizer, RefusesAddedTokensThatTheNormalizerChanges) {
+  json document = small();
+  document["normalizer"] = {{"type", "NFC"}};
+  json& token = document["added_tokens"][0];
+  token["content"] = "e\u0301";
+  EXPECT_EQ(error_of(document), "no error");  // it is looked for as it is
+  token["normalized"] = true;
+  EXPECT_NE(error_of(document).find("added_tokens[0].content"), std::string::npos);
+}
+
 TEST(Tokenizer, RefusesByNameWhatIsNotImplemented) {
   const auto with = [](const char* pointer, json value) {
     json document = small();

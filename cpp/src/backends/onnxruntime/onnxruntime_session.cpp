@@ -123,14 +123,18 @@ class OnnxRuntimeSession final : public Session {
 
   void bind_input(std::size_t index, const TensorView& tensor) override {
     bound_inputs_[index] = tensor;
-    if (!gpu_) binding_.BindInput(inputs_[index].name.c_str(), value_of(inputs_[index], tensor));
+    if (gpu_) return;
+    guarded("to take an input", [&] {
+      binding_.BindInput(inputs_[index].name.c_str(), value_of(inputs_[index], tensor));
+    });
   }
 
   void bind_output(std::size_t index, const TensorView& tensor) override {
     bound_outputs_[index] = tensor;
-    if (!outputs_stale_) {
+    if (outputs_stale_) return;
+    guarded("to take an output", [&] {
       binding_.BindOutput(outputs_[index].name.c_str(), value_of(outputs_[index], tensor));
-    }
+    });
   }
 
   // ONNX Runtime can only clear all bound outputs: the ones that stay are bound again before a run.
@@ -141,15 +145,13 @@ class OnnxRuntimeSession final : public Session {
   }
 
   void run() override {
-    try {
+    guarded("in a pass", [&] {
       if (outputs_stale_) rebind_outputs();
       if (gpu_) copy_inputs();
       const DenormalsAsZero denormals;  // the calling thread computes its share of a run
       session_.Run(run_options_, binding_);
       if (gpu_) binding_.SynchronizeOutputs();
-    } catch (const Ort::Exception& problem) {
-      throw Error(ErrorCode::backend, concat("ONNX Runtime failed in a pass: ", problem.what()));
-    }
+    });
   }
 
   std::string description() const override {
@@ -158,6 +160,15 @@ class OnnxRuntimeSession final : public Session {
   }
 
  private:
+  template <typename Call>
+  static void guarded(std::string_view what, const Call& call) {
+    try {
+      call();
+    } catch (const Ort::Exception& problem) {
+      throw Error(ErrorCode::backend, concat("ONNX Runtime failed ", what, ": ", problem.what()));
+    }
+  }
+
   [[nodiscard]] Ort::Value value_of(const TensorSpec& spec, const TensorView& tensor) const {
     const std::size_t bytes =
         static_cast<std::size_t>(tensor.shape.elements()) * size_of(tensor.type);

@@ -1,6 +1,9 @@
 // What a client of http_service may ask: JSON to a prompt or messages and their options.
 #pragma once
 
+#include <httplib.h>
+
+#include <charconv>
 #include <fastdllm/llm.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -12,6 +15,61 @@ using nlohmann::json;  // an ordered_json takes quadratic time for many fields
 
 [[noreturn]] inline void reject(const std::string& message) {
   throw fastdllm::Error(fastdllm::ErrorCode::bad_config, message);
+}
+
+constexpr std::size_t largest_body = 1 << 20;
+
+/// Where a message may hold bytes that are no UTF-8, such as those of a path.
+inline void set_error(httplib::Response& response, int status, const std::string& message) {
+  const std::string text =
+      json{{"error", message}}.dump(-1, ' ', false, json::error_handler_t::replace);
+  response.status = status;
+  response.set_content(text, "application/json");
+}
+
+/// What httplib refuses by itself has no text yet.
+inline void explain(const httplib::Request& request, httplib::Response& response) {
+  if (!response.body.empty()) return;
+  // httplib takes less of a form, which is what curl -d sends unless told otherwise.
+  const bool form =
+      request.get_header_value("Content-Type").starts_with("application/x-www-form-urlencoded");
+  const std::size_t most = form ? CPPHTTPLIB_FORM_URL_ENCODED_PAYLOAD_MAX_LENGTH : largest_body;
+  const bool too_large = response.status == 413;
+  set_error(response, response.status,
+            too_large ? "the body is larger than " + std::to_string(most) + " bytes" +
+                            (form ? "; send it as application/json" : "")
+                      : request.method + " " + request.path + " failed");
+}
+
+/// Before the body is read: httplib limits a body only by its Content-Length, neither one that
+/// comes without it nor what it unpacks.
+inline httplib::Server::HandlerResponse admit(const httplib::Request& request,
+                                              httplib::Response& response) {
+  const bool posts = request.method == "POST";
+  if (!posts && request.method != "GET" && request.method != "HEAD") {
+    set_error(response, 405, "the method is not served; expected GET or POST");
+  } else if (request.has_header("Content-Encoding")) {
+    set_error(response, 415, "Content-Encoding is not served; send the body as it is");
+  } else if (request.has_header("Transfer-Encoding") ||
+             (posts && !request.has_header("Content-Length"))) {
+    set_error(response, 411, "the body has no known length; send Content-Length");
+  } else {
+    // Answers are always whole, which httplib has no setting for.
+    const_cast<httplib::Request&>(request).ranges.clear();
+    return httplib::Server::HandlerResponse::Unhandled;
+  }
+  return httplib::Server::HandlerResponse::Handled;
+}
+
+inline int read_integer(const std::string& name, const std::string& text, int least, int most) {
+  int value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || stop != end || value < least || value > most) {
+    reject(name + " is '" + text + "'; expected an integer from " + std::to_string(least) + " to " +
+           std::to_string(most));
+  }
+  return value;
 }
 
 struct Question {
@@ -40,6 +98,9 @@ inline std::string as_option(const std::string& field, const json& value) {
   std::string text;
   for (const auto& [key, item] : value.items()) {
     if (!item.is_number()) reject(field + " holds " + item.type_name() + "; expected numbers");
+    if (value.is_object() && (key.empty() || key.find_first_not_of("0123456789") != key.npos)) {
+      reject(field + " has the key " + json(key).dump() + "; expected token ids");
+    }
     text += (text.empty() ? "" : ",") + (value.is_object() ? key + "=" : "") + item.dump();
   }
   return text;
@@ -61,6 +122,7 @@ inline std::vector<fastdllm::Message> as_messages(const json& list) {
 
 /// Errors: Error{bad_config} naming the field.
 inline Question read_question(const std::string& body) {
+  if (body.size() > largest_body) reject("the body is too large");
   const json fields = json::parse(body, nullptr, /*allow_exceptions=*/false);
   if (!fields.is_object()) reject("the body is no JSON object; expected prompt or messages");
   if (fields.contains("prompt") == fields.contains("messages")) {

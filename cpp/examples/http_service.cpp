@@ -12,11 +12,15 @@
 // One that comes up during a pass is the answer's "error", since the answer has begun by then. A
 // client that leaves ends its request. SIGINT or SIGTERM: no new requests; those under way have the
 // grace seconds to end in.
+//
+// On an open network it belongs behind a proxy that takes requests whole before it passes them on:
+// httplib reads header lines without end, and a client that sends slowly holds a thread.
 #include <httplib.h>
 
 #include <atomic>
 #include <condition_variable>
 #include <csignal>
+#include <cstdlib>
 #include <deque>
 #include <fastdllm/llm.hpp>
 #include <future>
@@ -31,9 +35,6 @@ namespace {
 
 using nlohmann::ordered_json;
 using namespace std::chrono_literals;
-
-constexpr std::size_t largest_body = 1 << 20;
-constexpr std::string_view form_type = "application/x-www-form-urlencoded";
 
 ordered_json to_json(const fastdllm::TextEvent& event) {
   const fastdllm::CommitEvent& commit = event.commit;
@@ -55,11 +56,6 @@ ordered_json to_json(const fastdllm::Completion& completion) {
                       {"completion_tokens", completion.completion_tokens}};
   if (completion.stop) fields["stop"] = *completion.stop;
   return fields;
-}
-
-void set_error(httplib::Response& response, int status, const std::string& message) {
-  response.status = status;
-  response.set_content(ordered_json{{"error", message}}.dump(), "application/json");
 }
 
 /// From the engine's thread, which waits for nobody, to the client's.
@@ -95,9 +91,10 @@ class Service {
   Service(fastdllm::LLM llm, std::size_t connections) : llm_(std::move(llm)) {
     server_.new_task_queue = [connections] { return new httplib::ThreadPool(connections); };
     server_.set_keep_alive_max_count(1);  // a connection that only waits would hold a thread
-    server_.set_read_timeout(10s);
+    server_.set_keep_alive_timeout(2);
+    server_.set_read_timeout(2s);
     server_.set_write_timeout(10s);
-    server_.set_payload_max_length(largest_body);
+    server_.set_payload_max_length(http::largest_body);
     server_.Get("/health", [this](const httplib::Request&, httplib::Response& response) {
       const ordered_json health{{"status", "ok"}, {"backend", llm_.engine().backend()}};
       response.set_content(health.dump(), "application/json");
@@ -108,23 +105,14 @@ class Service {
       } catch (const fastdllm::Error& problem) {
         const bool overloaded = problem.code() == fastdllm::ErrorCode::overloaded;
         const bool rejected = problem.code() == fastdllm::ErrorCode::bad_config;
-        set_error(response, overloaded ? 503 : rejected ? 400 : 500, problem.what());
+        http::set_error(response, overloaded ? 503 : rejected ? 400 : 500, problem.what());
         if (overloaded) response.set_header("Retry-After", "1");
       } catch (const std::exception& problem) {
-        set_error(response, 500, problem.what());
+        http::set_error(response, 500, problem.what());
       }
     });
-    server_.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
-      if (!response.body.empty()) return;
-      // httplib takes less of a form, which is what curl -d sends unless told otherwise.
-      const bool too_large = response.status == 413;
-      const bool form = request.get_header_value("Content-Type").starts_with(form_type);
-      const std::size_t most = form ? CPPHTTPLIB_FORM_URL_ENCODED_PAYLOAD_MAX_LENGTH : largest_body;
-      set_error(response, response.status,
-                too_large ? "the body is larger than " + std::to_string(most) + " bytes" +
-                                (form ? "; send it as application/json" : "")
-                          : request.method + " " + request.path + " failed");
-    });
+    server_.set_pre_routing_handler(http::admit);
+    server_.set_error_handler(httplib::Server::Handler(http::explain));
   }
 
   /// Serves until SIGINT or SIGTERM, which every thread blocks.
@@ -145,12 +133,16 @@ class Service {
     std::unique_lock lock(mutex_);
     stopping_ = true;
     const auto all_ended = [this] { return active_ == 0; };
-    if (!ended_.wait_for(lock, grace, all_ended)) {
+    const bool in_time = ended_.wait_for(lock, grace, all_ended);
+    const auto latest = std::chrono::steady_clock::now() + 1500ms;
+    if (!in_time) {
       gives_up_ = true;
-      ended_.wait(lock, all_ended);
+      ended_.wait_until(lock, latest, all_ended);
     }
     lock.unlock();
     server_.stop();
+    // It waits for every connection. Those that still send or do not read have had their time.
+    if (served.wait_until(latest) != std::future_status::ready) std::_Exit(0);
     return served.get() ? 0 : 1;
   }
 
@@ -240,6 +232,14 @@ int main(int argc, char** argv) try {
     settings[name] = argv[i + 1];
   }
   if (argc < 2) http::reject("usage: http_service PACKAGE [--port 8080] [...]");
+  const auto integer = [&settings](const std::string& name, int least, int most) {
+    return http::read_integer(name, settings[name], least, most);
+  };
+  const int port = integer("--port", 0, 65535);
+  const int threads = integer("--threads", 0, 1024);
+  const std::chrono::seconds grace(integer("--grace-seconds", 0, 86400));
+  const fastdllm::EngineLimits limits{.max_batch = integer("--max-batch", 1, 256),
+                                      .max_waiting = integer("--max-waiting", 0, 512)};
   // Before there are threads, so that signals wait for sigwait().
   sigset_t signals;
   sigemptyset(&signals);
@@ -247,14 +247,12 @@ int main(int argc, char** argv) try {
   sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
-  const fastdllm::EngineLimits limits{.max_batch = std::stol(settings["--max-batch"]),
-                                      .max_waiting = std::stol(settings["--max-waiting"])};
-  fastdllm::LLM llm(argv[1], {.threads = std::stoi(settings["--threads"])}, limits);
-  // A thread for each request that the engine takes on, and some to say that there is no more room.
-  const auto connections = static_cast<std::size_t>(limits.max_batch + limits.max_waiting + 4);
+  fastdllm::LLM llm(argv[1], {.threads = threads}, limits);
+  // A thread for each request that the engine takes on, and more to say that there is no more room
+  // and for clients that are slow to ask.
+  const auto connections = static_cast<std::size_t>(limits.max_batch + limits.max_waiting + 64);
   Service service(std::move(llm), connections);
-  return service.run(settings["--host"], std::stoi(settings["--port"]), signals,
-                     std::chrono::seconds(std::stol(settings["--grace-seconds"])));
+  return service.run(settings["--host"], port, signals, grace);
 } catch (const std::exception& problem) {
   std::cerr << "http_service: " << problem.what() << '\n';
   return 1;

@@ -40,6 +40,23 @@ class Calls {
     throw Error(ErrorCode::bad_config, "the interpreter is shutting down");
   }
   void end() noexcept { running_.fetch_sub(1); }
+
+  // Around what a Python thread does without the GIL.
+  void enter() noexcept {
+    running_.fetch_add(1);
+    ++depth_;
+  }
+  void leave() noexcept {
+    --depth_;
+    running_.fetch_sub(1);
+  }
+  // Before the GIL is asked for again: a daemon thread that is late stays here while the process
+  // ends.
+  void stay_out_when_closing() noexcept {
+    if (!closing_.load() || closer_ == std::this_thread::get_id()) return;
+    running_.fetch_sub(depth_);
+    while (true) std::this_thread::sleep_for(std::chrono::hours(1));
+  }
   [[nodiscard]] bool closing() const noexcept { return closing_.load(); }
 
   void watch(const Request& request) {
@@ -53,6 +70,7 @@ class Calls {
 
   static void close() {
     Calls& calls = get();
+    calls.closer_ = std::this_thread::get_id();
     calls.closing_.store(true);
     if (calls.process_ != getpid()) return;  // forked: the requests run elsewhere
     const nb::gil_scoped_release release;
@@ -68,11 +86,29 @@ class Calls {
 
  private:
   const pid_t process_ = getpid();
+  inline static thread_local int depth_ = 0;
+  std::thread::id closer_;
   std::atomic<bool> closing_{false};
   std::atomic<int> running_{0};
   std::mutex mutex_;
   std::vector<Request> requests_;
   std::size_t next_sweep_ = 64;
+};
+
+// Lets go of the GIL.
+class Released {
+ public:
+  Released() : saved_((Calls::get().enter(), PyEval_SaveThread())) {}
+  ~Released() {
+    Calls::get().stay_out_when_closing();
+    PyEval_RestoreThread(saved_);
+    Calls::get().leave();
+  }
+  Released(const Released&) = delete;
+  Released& operator=(const Released&) = delete;
+
+ private:
+  PyThreadState* saved_;
 };
 
 // Keeps this thread known to Python as long as it lives: making its state anew for every callback
@@ -170,7 +206,7 @@ struct PyRequest {
 
   // Waits with an eye on Ctrl-C, which ends a `blocking` call's request. False: `until` came first.
   bool wait(std::optional<Clock::time_point> until, bool blocking) const {
-    const nb::gil_scoped_release release;
+    const Released release;
     while (true) {
       auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(look_interval);
       if (until) {
@@ -179,11 +215,12 @@ struct PyRequest {
       }
       if (request.wait_for(time)) return true;
       if (until && Clock::now() >= *until) return false;
+      Calls::get().stay_out_when_closing();
       const nb::gil_scoped_acquire gil;
       if (PyErr_CheckSignals() == 0) continue;
       nb::python_error signal;
       if (blocking) {
-        const nb::gil_scoped_release without;
+        const Released without;
         request.cancel();
         while (!request.wait_for(std::chrono::hours(1))) {
         }
@@ -210,7 +247,7 @@ struct PyEngine {
   PyEngine(const std::string& package, const SessionOptions& options, const EngineLimits& limits)
       : engine(std::make_unique<Engine>(package, options, limits)) {}
   ~PyEngine() {
-    const nb::gil_scoped_release release;
+    const Released release;
     engine.reset();
   }
   PyEngine(const PyEngine&) = delete;
@@ -226,7 +263,7 @@ void init_engine(PyEngine* self, const std::string& package, int threads,
   if (cache_bytes == 0) {
     throw Error(ErrorCode::bad_config, "cache_bytes is 0; expected at least 1, or None");
   }
-  const nb::gil_scoped_release release;
+  const Released release;
   new (self) PyEngine(
       package,
       {.threads = threads,
@@ -274,7 +311,7 @@ PyRequest submit(PyEngine& self, nb::handle ids, const GenerationConfig& config,
   const auto commit = [callbacks](const CommitEvent& event) { return callbacks->commit(event); };
   const auto done = [callbacks] { callbacks->done(); };
   callbacks.reset();
-  const nb::gil_scoped_release release;
+  const Released release;
   request.request = infills ? self.engine->submit_infill(own_ids, own_config, commit, done)
                             : self.engine->submit(own_ids, own_config, commit, done);
   Calls::get().watch(request.request);
@@ -316,7 +353,7 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> logits(PyEngine& self, nb::handle ids
   const std::vector<std::int32_t> rows = ids_from(positions, "positions");
   auto values = std::make_unique<std::vector<float>>();
   {
-    const nb::gil_scoped_release release;
+    const Released release;
     *values = self.engine->logits(input, rows, block_length);
   }
   const auto vocab_size = static_cast<std::size_t>(self.engine->package().vocab_size);

@@ -22,7 +22,7 @@ demo: $(PACKAGE)/fastdllm.json
 test: lint test-cpp test-sanitize test-python types
 	@echo "all checks passed"
 
-# What needs another compiler or processor too (by qemu): CI runs this.
+# What needs another compiler or processor too (by qemu). CI runs test and test-aarch64.
 test-all: test test-sanitize-thread test-clang test-fuzz test-aarch64 test-wheels
 
 # --- set-up -----------------------------------------------------------------------------------

@@ -253,7 +253,28 @@ def test_bad_input_is_400_and_says_which_field(
 def test_what_is_not_there_or_too_large_is_json_too(service: Service) -> None:
     assert service.ask("GET", "/nowhere")[0] == 404
     assert "error" in service.ask("GET", "/generate")[1]
-    assert service.ask("POST", "/generate", b" " * (2 << 20))[0] == 413
+    status, answer = service.ask("POST", "/generate", b" " * (2 << 20))
+    assert (status, answer["error"]) == (413, "the body is larger than 1048576 bytes")
+
+
+def test_a_form_that_is_too_large_is_told_what_to_be(service: Service) -> None:
+    with contextlib.closing(service.connect()) as connection:
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        connection.request("POST", "/generate", b" " * 10_000, form)
+        answer = connection.getresponse()
+
+        assert answer.status == 413
+        assert "8192 bytes; send it as application/json" in json.loads(answer.read())["error"]
+
+
+def test_a_body_of_very_many_fields_is_answered_at_once(service: Service) -> None:
+    began = time.monotonic()
+
+    status, answer = service.generate(prompt="x", **{f"f{i}": 0 for i in range(70_000)})
+
+    assert status == 400
+    assert "f0" in answer["error"]
+    assert time.monotonic() - began < 5
 
 
 def test_a_path_that_is_no_utf8_is_an_error_like_any_other(service: Service) -> None:

@@ -335,6 +335,14 @@ void bind_engine(nb::module_& m) {
            (waits ? ") -> GenerationResult"
                   : ", on_done: collections.abc.Callable[[], object] | None = None) -> Request");
   };
+  nb::class_<EngineLoad>(m, "EngineLoad", "What an engine has to do at a moment, and its limits.")
+      .def_ro("running", &EngineLoad::running, "Requests that are decoded side by side.")
+      .def_ro("waiting", &EngineLoad::waiting, "Requests that wait for a place.")
+      .def_ro("cache_bytes_used", &EngineLoad::cache_bytes_used,
+              "Set aside for the K/V of the requests that run.")
+      .def_prop_ro("max_batch", [](const EngineLoad& load) { return load.limits.max_batch; })
+      .def_prop_ro("max_waiting", [](const EngineLoad& load) { return load.limits.max_waiting; })
+      .def_prop_ro("cache_bytes", [](const EngineLoad& load) { return load.limits.cache_bytes; });
   m.def("built_backends", &built_backends, "The backends that this build has.");
   nb::class_<PyEngine>(
       m, "Engine",
@@ -377,6 +385,9 @@ void bind_engine(nb::module_& m) {
                    "numpy.typing.NDArray[numpy.float32]"),
            "One plain pass without cache: float32 logits [len(positions), vocab_size], before any\n"
            "logit shift. block_length: of block-causal attention, None = the package's.")
+      .def(
+          "load", [](const PyEngine& e) { return e.engine->load(); },
+          "What the engine has to do now; never waits for a pass.")
       .def_prop_ro(
           "package", [](const PyEngine& e) -> const PackageInfo& { return e.engine->package(); },
           nb::rv_policy::reference_internal)

@@ -56,6 +56,9 @@ void bind_event(nb::module_& m) {
       .def_ro("block_start", &OwnedEvent::block_start, "First new token of the block.")
       .def_ro("block_end", &OwnedEvent::block_end, "One past the block's last new token.")
       .def_ro("block_finished", &OwnedEvent::block_finished, "The block's tokens are final.")
+      .def_ro("refreshed", &OwnedEvent::refreshed,
+              "Whether the pass started from nothing or filled the cache; else it was a step.")
+      .def_ro("rows", &OwnedEvent::rows, "Rows that the pass fed to the graph.")
       .def_prop_ro(
           "positions", [](const OwnedEvent& e) { return array_of(e.positions); },
           nb::rv_policy::reference_internal, "int32 [n], ascending indices into the new tokens.")

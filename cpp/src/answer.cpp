@@ -32,16 +32,17 @@ void Answer::commit(std::int64_t position, std::int32_t token_id, double confide
   committed_[static_cast<std::size_t>(relative)] = confidence;
 }
 
-bool Answer::report(std::int64_t step, std::int64_t number, const BlockRange& block,
-                    bool finished) const {
+bool Answer::report(const PassReport& pass) const {
   if (!on_commit_) return true;
-  const std::int64_t start = block.start - canvas_.answer_start();
-  const std::int64_t end = block.end - canvas_.answer_start();
-  return on_commit_({.step = step,
-                     .block = number,
+  const std::int64_t start = pass.block.start - canvas_.answer_start();
+  const std::int64_t end = pass.block.end - canvas_.answer_start();
+  return on_commit_({.step = pass.step,
+                     .block = pass.number,
                      .block_start = std::max(start, std::int64_t{0}),
                      .block_end = std::min(end, std::ssize(canvas_.answer())),
-                     .block_finished = finished,
+                     .block_finished = pass.finished,
+                     .refreshed = pass.refreshed,
+                     .rows = pass.rows,
                      .positions = positions_,
                      .token_ids = token_ids_,
                      .confidences = confidences_});

@@ -11,6 +11,16 @@
 
 namespace fastdllm {
 
+/// What a caller is told of a pass beside its commits.
+struct PassReport {
+  std::int64_t step = 0;    // within the request
+  std::int64_t number = 0;  // of the block
+  BlockRange block;
+  bool finished = false;  // the block
+  bool refreshed = false;
+  std::int64_t rows = 0;
+};
+
 class Answer {
  public:
   /// All references are borrowed. stop_ids: tokens that end the answer.
@@ -22,8 +32,7 @@ class Answer {
   /// Writes a token. Positions behind the tokens asked for are decoded with their block, not told.
   void commit(std::int64_t position, std::int32_t token_id, double confidence);
   /// Tells the caller of the pass; false ends the generation.
-  [[nodiscard]] bool report(std::int64_t step, std::int64_t number, const BlockRange& block,
-                            bool finished) const;
+  [[nodiscard]] bool report(const PassReport& pass) const;
 
   /// Whether the tokens end the generation after a pass, or after a block was finished. Tokens that
   /// can still be edited end nothing, nor does a stop token whose block is to be filled.

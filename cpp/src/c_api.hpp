@@ -161,7 +161,9 @@ struct EngineSetup {
           .token_ids = event.token_ids.data(),
           .confidences = event.confidences.data(),
           .num_positions = std::ssize(event.positions),
-          .block_finished = event.block_finished ? 1 : 0};
+          .block_finished = event.block_finished ? 1 : 0,
+          .refreshed = event.refreshed ? 1 : 0,
+          .rows = event.rows};
 }
 
 /// `called` becomes ready when on_done has returned, or can be called no more.

@@ -286,6 +286,10 @@ const PackageInfo& Engine::package() const noexcept {
   return state_->scheduler->model().package();
 }
 
+EngineLoad Engine::load() const {
+  return state_->scheduler->load();
+}
+
 std::string Engine::backend() const {
   return state_->scheduler->model().session().description();
 }

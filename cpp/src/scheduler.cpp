@@ -144,6 +144,15 @@ void Scheduler::between_passes(const std::function<void(Model&)>& call) {
   done.get();
 }
 
+EngineLoad Scheduler::load() const {
+  const std::lock_guard lock(mutex_);
+  const std::int64_t waiting = std::ssize(waiting_);
+  return {.running = under_way_ - waiting,
+          .waiting = waiting,
+          .cache_bytes_used = used_bytes_.load(),
+          .limits = limits_};
+}
+
 // Not before it is needed: a process may fork between loading and decoding. The thread keeps what
 // it works on alive.
 void Scheduler::start_thread() {

@@ -72,6 +72,7 @@ class Scheduler : public std::enable_shared_from_this<Scheduler> {
   std::shared_ptr<Job> submit(std::unique_ptr<UnmaskLoop> loop, std::function<void()> on_done);
   /// Runs `call` between two passes and returns when it has run; its errors come out.
   void between_passes(const std::function<void(Model&)>& call);
+  [[nodiscard]] EngineLoad load() const;
   /// Ends every request with abort and waits for the thread, unless that is who calls.
   void stop() noexcept;
 
@@ -108,7 +109,10 @@ class Scheduler : public std::enable_shared_from_this<Scheduler> {
   std::vector<Feed*> feeds_;
   std::vector<std::unique_ptr<BlockCache>> idle_;  // of requests that have ended, oldest first
   std::uint64_t clock_ = 0;
-  std::int64_t used_bytes_ = 0, stacked_bytes_ = 0;  // of running requests
+  std::int64_t stacked_bytes_ = 0;  // of running requests
+
+  // Written by the thread alone.
+  std::atomic<std::int64_t> used_bytes_{0};  // of running requests
 
   // Shared.
   mutable std::mutex mutex_;

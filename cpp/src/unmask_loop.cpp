@@ -254,7 +254,7 @@ void UnmaskLoop::take_commit() {
   }
   const bool filled = seeds && canvas_.masked(block_).empty();
   const auto ended = answer_.ended_by_tokens();
-  const bool goes_on = answer_.report(step_, number_, block_, filled || ended);
+  const bool goes_on = report(filled || ended);
   if (!goes_on) {
     ended_ = FinishReason::abort;
   } else if (seeds) {
@@ -272,7 +272,7 @@ void UnmaskLoop::take_decode() {
                        (!unfilled && post_steps_ >= config_.max_post_steps);
   const bool finished = !unfilled && settled && range_.end == block_.end;
   const auto ended = answer_.ended_by_tokens();
-  if (!answer_.report(step_, number_, block_, finished || ended)) {
+  if (!report(finished || ended)) {
     ended_ = FinishReason::abort;
     return;
   }
@@ -281,6 +281,15 @@ void UnmaskLoop::take_decode() {
   ++steps_since_refresh_;
   ended_ = ended;
   if (!ended_ && !unfilled && settled) leave_range();
+}
+
+bool UnmaskLoop::report(bool block_finished) const {
+  return answer_.report({.step = step_,
+                         .number = number_,
+                         .block = block_,
+                         .finished = block_finished,
+                         .refreshed = feed_.pass->fills_cache(),
+                         .rows = batch() * std::ssize(feed_.pass->rows)});
 }
 
 // Returns the number of committed tokens that were overwritten.

@@ -63,6 +63,7 @@ class UnmaskLoop {
   void leave_range();
   void take_commit();
   void take_decode();
+  [[nodiscard]] bool report(bool block_finished) const;
   std::int64_t choose_and_commit(const Proposals& proposals);
   void commit(const Proposals& proposals, std::size_t i);
   [[nodiscard]] bool is_deferred() const noexcept { return config_.deferred_window.has_value(); }

@@ -88,6 +88,11 @@ class TextCodec:
         text: str = self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
         return text
 
+    def decode_token(self, token_id: int) -> str:
+        """Decode one token by itself; special tokens are shown as they are written."""
+        text: str = self.tokenizer.decode([int(token_id)], skip_special_tokens=False)
+        return text
+
 
 def _read_named(folder: Path, entry: dict[str, Any], key: str) -> tuple[Path, str]:
     """Read the file that a key names; it lies in the package folder."""

@@ -61,7 +61,7 @@ static fastdllm_result result_of(fastdllm_request* request) {
 typedef struct canvas {
   int32_t ids[most_tokens];
   double confidences[most_tokens];
-  int64_t committed, events, last_block, finished_blocks;
+  int64_t committed, events, last_block, finished_blocks, refreshes, rows;
 } canvas;
 
 static bool write_down(const fastdllm_commit_event* event, void* user_data) {
@@ -76,6 +76,8 @@ static bool write_down(const fastdllm_commit_event* event, void* user_data) {
   seen->events += 1;
   seen->last_block = event->block;
   seen->finished_blocks += event->block_finished;
+  seen->refreshes += event->refreshed;
+  seen->rows += event->rows;
   return true;
 }
 
@@ -98,6 +100,7 @@ static void test_the_events_are_the_answer(void) {
   }
   fastdllm_stats stats;
   CHECK(fastdllm_request_stats(request, &stats, sizeof stats) == FASTDLLM_OK);
+  CHECK(seen.refreshes == stats.refresh_passes && seen.rows == stats.rows_computed);
   CHECK(stats.refresh_passes + stats.step_passes == result.num_passes);
   CHECK(stats.rows_computed > 20 && stats.total_seconds > 0.0);
   fastdllm_request_free(request);

@@ -197,6 +197,34 @@ TEST(Scheduler, RefusesMoreThanMayWait) {
 // blocks of 8 may hold 40 rows, and 40 more side by side with others'.
 constexpr std::int64_t row_bytes = 2 * 2 * 2 * 4 * 4;
 
+TEST(Scheduler, TellsWhatRunsAndWaitsAndTheMemorySetAside) {
+  Scripted s({.max_batch = 2, .max_waiting = 5, .cache_bytes = 1 << 20});
+  const GenerationConfig config{.max_new_tokens = 16, .block_length = 8, .cache = CacheMode::dual};
+  std::vector<Request> others;
+  EngineLoad first, both;
+  std::int64_t passes = 0;
+  const Request request = s.engine.submit(prompt(4), config, [&](const CommitEvent&) {
+    if (++passes == 1) {
+      first = s.engine.load();
+      for (int i = 0; i < 3; ++i) others.push_back(s.engine.submit(prompt(4), config));
+    } else if (passes == 2) {
+      both = s.engine.load();
+    }
+    return true;
+  });
+  EXPECT_EQ(request.result().token_ids, expected(4, 16));
+  for (const Request& other : others) static_cast<void>(other.result());
+  EXPECT_EQ(first.running, 1);
+  EXPECT_EQ(first.waiting, 0);
+  EXPECT_GT(first.cache_bytes_used, 0);
+  EXPECT_EQ(first.limits.cache_bytes, 1 << 20);
+  EXPECT_EQ(both.running, 2);
+  EXPECT_EQ(both.waiting, 2);
+  EXPECT_EQ(both.cache_bytes_used, 2 * first.cache_bytes_used);
+  const EngineLoad idle = s.engine.load();
+  EXPECT_EQ(idle.running + idle.waiting + idle.cache_bytes_used, 0);
+}
+
 TEST(Scheduler, TheMemoryBudgetDecidesHowManyRunAtOnce) {
   const GenerationConfig config{.max_new_tokens = 36, .block_length = 8, .threshold = 0.9};
   for (const auto& [budget, most] : {std::pair{80, 1}, std::pair{160, 2}}) {

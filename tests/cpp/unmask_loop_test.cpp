@@ -167,10 +167,13 @@ TEST(UnmaskLoop, EventsReconstructTheResult) {
   Ids rebuilt(7, mask_id);
   std::int64_t step = 0;
   std::vector<bool> finished;
+  std::int64_t refreshes = 0, rows = 0;
   const auto result =
       s.engine.generate(Ids{1, 2}, {.max_new_tokens = 7, .block_length = 3, .steps = 5},
                         [&](const CommitEvent& event) {
                           EXPECT_EQ(event.step, step++);
+                          refreshes += event.refreshed;
+                          rows += event.rows;
                           EXPECT_FALSE(event.positions.empty());
                           for (std::size_t i = 0; i < event.positions.size(); ++i) {
                             auto& slot = rebuilt.at(static_cast<std::size_t>(event.positions[i]));
@@ -185,6 +188,8 @@ TEST(UnmaskLoop, EventsReconstructTheResult) {
   EXPECT_EQ(rebuilt, result.token_ids);
   EXPECT_EQ(step, result.num_passes);
   EXPECT_EQ(std::count(finished.begin(), finished.end(), true), 3);
+  EXPECT_EQ(refreshes, result.stats.refresh_passes);
+  EXPECT_EQ(rows, result.stats.rows_computed);
 }
 
 TEST(UnmaskLoop, AbortKeepsTheFilledBeginning) {

@@ -150,7 +150,11 @@ def event_of(step: int, commits: Commits, finished: bool) -> Any:
     return SimpleNamespace(
         step=step,
         block=0,
+        block_start=0,
+        block_end=len(commits),
         block_finished=finished,
+        refreshed=step == 0,
+        rows=len(commits),
         positions=np.array([position for position, _ in commits], np.int32),
         token_ids=np.array([token for _, token in commits], np.int32),
         confidences=np.ones(len(commits)),

@@ -78,6 +78,8 @@ def test_events_reconstruct_the_result(mha: Engine) -> None:
         assert ((event.confidences >= 0) & (event.confidences <= 1.001)).all()
     assert canvas.tolist() == result.token_ids.tolist()
     assert len(events) == result.num_passes
+    assert sum(event.refreshed for event in events) == result.stats.refresh_passes == 4
+    assert sum(event.rows for event in events) == result.stats.rows_computed
 
 
 def test_false_aborts_and_leaves_the_engine_usable(mha: Engine) -> None:

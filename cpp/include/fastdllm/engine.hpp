@@ -29,6 +29,14 @@ struct EngineLimits {
                                     ///< or of what is free on the GPU that holds them
 };
 
+/// What an engine has to do at a moment.
+struct EngineLoad {
+  std::int64_t running = 0;           ///< requests that are decoded side by side
+  std::int64_t waiting = 0;           ///< requests that wait for a place
+  std::int64_t cache_bytes_used = 0;  ///< set aside for the K/V of those that run
+  EngineLimits limits;                ///< cache_bytes as resolved, in bytes
+};
+
 /// Called on the engine's thread when a request has ended; must not throw.
 using DoneCallback = std::function<void()>;
 
@@ -113,6 +121,8 @@ class FASTDLLM_API Engine {
   void require_other_thread() const;
 
   [[nodiscard]] const PackageInfo& package() const noexcept;
+  /// Never waits for a pass; also for callbacks.
+  [[nodiscard]] EngineLoad load() const;
   /// The backend's name, version and device, for people.
   [[nodiscard]] std::string backend() const;
 

@@ -177,6 +177,8 @@ typedef struct fastdllm_commit_event {
   const double* confidences; /* [num_positions], probabilities of the tokens */
   int64_t num_positions;
   int64_t block_finished; /* 1: the block's tokens, as far as they are asked for, are final */
+  int64_t refreshed;      /* 1: the pass started from nothing or filled the cache; 0: a step */
+  int64_t rows;           /* fed to the graph by the pass, guidance rows included */
 } fastdllm_commit_event;
 
 /* Called after every pass, on the engine's thread, where it holds up all requests; true goes on,

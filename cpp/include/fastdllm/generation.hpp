@@ -138,6 +138,8 @@ struct CommitEvent {
   std::int64_t block_start = 0;  ///< the block is [block_start, block_end) of the new tokens
   std::int64_t block_end = 0;
   bool block_finished = false;              ///< its tokens, as far as they are asked for, are final
+  bool refreshed = false;                   ///< a refresh pass, see GenerationStats; else a step
+  std::int64_t rows = 0;                    ///< fed to the graph by the pass, guidance included
   std::span<const std::int32_t> positions;  ///< ascending indices into the new tokens
   std::span<const std::int32_t> token_ids;  ///< one per position
   std::span<const double> confidences;      ///< probabilities of the tokens, one per position

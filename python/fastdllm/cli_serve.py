@@ -86,8 +86,9 @@ def run_serve(options: argparse.Namespace) -> int:
         }
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        print(f"serving {', '.join(names)} at http://{shown}:{port}", flush=True)
-        return 0 if serve(models, settings, listening) else 1
+        line = f"serving {', '.join(names)} at http://{shown}:{port}"
+        ended = serve(models, settings, listening, lambda: print(line, flush=True))
+        return 0 if ended else 1
 
 
 def _load(options: argparse.Namespace, folder: Path) -> LLM:

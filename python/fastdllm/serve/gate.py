@@ -13,20 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastdllm.serve.bodies import read_json
 from fastdllm.serve.connection import Call
 from fastdllm.serve.errors import ApiError, ClientGone, api_error, unexpected
-from fastdllm.serve.metrics import Metrics
-from fastdllm.serve.settings import Settings
+from fastdllm.serve.serving import Serving
 
 logger = logging.getLogger("fastdllm.serve")
 _OPEN = ("/health", "/ready", "/metrics", "/", "/page/", "/favicon.ico")
 _CLOSE = {"connection": "close"}
-
-
-class State:
-    """Whether the server takes requests, and how many it has."""
-
-    def __init__(self) -> None:
-        self.draining = False
-        self.active = 0  # requests to /v1 under way
 
 
 class Gate:
@@ -40,17 +31,14 @@ class Gate:
         self,
         app: ASGIApp,
         *,
-        settings: Settings,
-        state: State,
-        metrics: Metrics,
+        serving: Serving,
         routes: Iterable[str],
         posts: Iterable[str],
     ) -> None:
         """routes: paths that metrics tell apart. posts: those that take a body, JSON."""
         self._app = app
-        self._settings = settings
-        self._state = state
-        self._metrics = metrics
+        self._serving = serving
+        self._settings = serving.settings
         self._routes = frozenset(routes)
         self._posts = frozenset(posts)
 
@@ -68,12 +56,12 @@ class Gate:
             if message["type"] == "http.response.start":
                 call.status = message["status"]
                 added = [(b"x-request-id", call.request_id.encode())]
-                if self._state.draining:
+                if self._serving.draining:
                     added.append((b"connection", b"close"))
                 message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
-        self._state.active += works
+        self._serving.active += works
         try:
             await self._serve(scope, receive, answer, headers, works)
         except ClientGone:
@@ -90,7 +78,7 @@ class Gate:
             call.error = "stopped"
             raise
         finally:
-            self._state.active -= works
+            self._serving.active -= works
             self._ended(call)
 
     async def _serve(
@@ -101,7 +89,7 @@ class Gate:
         headers: dict[bytes, bytes],
         works: bool,
     ) -> None:
-        if works and self._state.draining:
+        if works and self._serving.draining:
             raise ApiError(503, "the server is shutting down", code="draining", headers=_CLOSE)
         self._check_key(scope["path"], headers)
         body = b""
@@ -163,7 +151,7 @@ class Gate:
     def _ended(self, call: Call) -> None:
         status = 499 if call.client_gone else call.status
         seconds = call.seconds()
-        self._metrics.ended(
+        self._serving.metrics.ended(
             call.model or "",
             call.route,
             status,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from types import FrameType
 from typing import Any
@@ -19,8 +20,10 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from fastdllm.llm import LLM
 from fastdllm.serve.app import create_app
 from fastdllm.serve.errors import ApiError
-from fastdllm.serve.gate import State
+from fastdllm.serve.serving import Serving
 from fastdllm.serve.settings import Settings
+
+_MOST_HEAD_BYTES = 2**16
 
 
 class Server(uvicorn.Server):
@@ -30,11 +33,19 @@ class Server(uvicorn.Server):
     time for that is over. The second one ends it at once.
     """
 
-    def __init__(self, config: uvicorn.Config, state: State, grace_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, serving: Serving, on_started: Callable[[], None] | None
+    ) -> None:
         super().__init__(config)
-        self._state = state
-        self._grace_seconds = grace_seconds
+        self._serving = serving
+        self._on_started = on_started
         self._deadline = 0.0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start; tell when requests are taken, and signals too."""
+        await super().startup(sockets)
+        if self._on_started is not None:
+            self._on_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal."""
@@ -42,21 +53,23 @@ class Server(uvicorn.Server):
 
     def drain(self) -> None:
         """Stop: gently when called first, at once when called again."""
-        if self._state.draining:
+        if self._serving.draining:
             self.should_exit = self.force_exit = True
-        self._deadline = time.monotonic() + self._grace_seconds
-        self._state.draining = True
+        self._deadline = time.monotonic() + self._serving.settings.grace_seconds
+        self._serving.draining = True
 
     async def on_tick(self, counter: int) -> bool:
         """Say whether to end; asked ten times a second."""
-        if self._state.draining:
+        if self._serving.draining:
             over = time.monotonic() >= self._deadline
-            self.should_exit = self.should_exit or over or self._state.active == 0
+            self.should_exit = self.should_exit or over or self._serving.active == 0
         return await super().on_tick(counter)
 
 
-def server_of(models: Mapping[str, LLM], settings: Settings) -> Server:
-    """Return a server that is not started; run it with sockets of open_socket()."""
+def server_of(
+    models: Mapping[str, LLM], settings: Settings, on_started: Callable[[], None] | None = None
+) -> Server:
+    """Return a server; run(sockets=[open_socket(...)]) runs it, and then calls on_started."""
     app = create_app(models, settings)
     config = uvicorn.Config(
         app,
@@ -70,7 +83,7 @@ def server_of(models: Mapping[str, LLM], settings: Settings) -> Server:
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=1,  # the time for running requests was over before
     )
-    return Server(config, app.state.serving, settings.grace_seconds)
+    return Server(config, app.state.serving, on_started)
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -79,18 +92,37 @@ def open_socket(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=1024)
 
 
-def serve(models: Mapping[str, LLM], settings: Settings, listening: socket.socket) -> bool:
-    """Serve until a signal ends it. Returns False when a second one cut off what was running."""
+def serve(
+    models: Mapping[str, LLM],
+    settings: Settings,
+    listening: socket.socket,
+    on_started: Callable[[], None] | None = None,
+) -> bool:
+    """Serve until a signal ends it. Returns False when a second one cut off what was running.
+
+    on_started: called when requests are taken. The log goes to stderr, a line of JSON each.
+    """
+    with _logging():
+        server = server_of(models, settings, on_started)
+        server.run(sockets=[listening])
+        return not server.force_exit
+
+
+@contextlib.contextmanager
+def _logging() -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json())
-    for name, level in (("fastdllm.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):
+    levels = {"fastdllm.serve": logging.INFO, "uvicorn.error": logging.WARNING}
+    for name, level in levels.items():
         log = logging.getLogger(name)
         log.setLevel(level)
         log.addHandler(handler)
         log.propagate = False
-    server = server_of(models, settings)
-    server.run(sockets=[listening])
-    return not server.force_exit
+    try:
+        yield
+    finally:
+        for name in levels:
+            logging.getLogger(name).removeHandler(handler)
 
 
 class _Json(logging.Formatter):
@@ -119,9 +151,10 @@ def _protocol(settings: Settings) -> type[asyncio.Protocol]:
     )
 
     class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        """Cuts a connection whose request head does not come in time, and one too many."""
+        """Cuts a connection whose request head is late or huge, and one too many."""
 
         _late: asyncio.TimerHandle | None = None
+        _head_bytes = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
@@ -136,8 +169,12 @@ def _protocol(settings: Settings) -> type[asyncio.Protocol]:
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop_waiting()  # the head is there
                 self.cycle.scope.setdefault("fastdllm.abort", self.transport.abort)
-            elif self._late is None and not self.transport.is_closing():
-                self._wait_for_head()
+            elif not self.transport.is_closing():
+                self._head_bytes += len(data)
+                if self._head_bytes > _MOST_HEAD_BYTES:
+                    self.transport.abort()
+                elif self._late is None:
+                    self._wait_for_head()
 
         def connection_lost(self, problem: Exception | None) -> None:
             self._stop_waiting()
@@ -150,5 +187,6 @@ def _protocol(settings: Settings) -> type[asyncio.Protocol]:
             if self._late is not None:
                 self._late.cancel()
                 self._late = None
+            self._head_bytes = 0
 
     return Protocol

@@ -42,7 +42,7 @@ function duration(seconds) {
 }
 
 function count(number, what) {
-  return `${number} ${what}${number === 1 ? "" : what.endsWith("s") ? "es" : "s"}`;
+  return `${number} ${what}${number === 1 ? "" : /(s|sh)$/.test(what) ? "es" : "s"}`;
 }
 
 export class TraceView {
@@ -123,7 +123,7 @@ export class TraceView {
     this.blocks = []; // [start, end) in order, as passes name them
     this.chips = new Map();
     this.shown = 0;
-    this.selected = 0;
+    this.selected = null;
     this.drawn = -1; // passes in the picture and the table
     this.tokens.replaceChildren();
     this.rows.replaceChildren();
@@ -154,6 +154,7 @@ export class TraceView {
   finish(completion) {
     this.trace.completion = completion;
     this.drawn = -1;
+    this.rows.replaceChildren();
     this.later();
   }
 
@@ -300,12 +301,11 @@ export class TraceView {
     if (chip.title !== told) {
       chip.title = told;
       chip.setAttribute("aria-label", told);
-      chip.textContent = one ? visible(one.token) : "\u2591";
+      chip.textContent = !one ? "\u2591" : position >= end ? "\u00b7" : visible(one.token);
     }
-    const chosen = position === this.selected;
     chip.className = classes.join(" ");
-    chip.tabIndex = chosen ? 0 : -1;
-    chip.setAttribute("aria-selected", String(chosen));
+    chip.tabIndex = position === (this.selected ?? 0) ? 0 : -1;
+    chip.setAttribute("aria-selected", String(position === this.selected));
     const breaks = Boolean(one?.token.includes("\n"));
     if (breaks !== (chip.nextSibling?.nodeName === "BR")) {
       if (breaks) chip.after(element("br"));
@@ -339,9 +339,10 @@ export class TraceView {
 
   move(event) {
     const end = Math.max(...this.chips.keys());
-    const block = this.blocks.findLastIndex(([start]) => start <= this.selected);
+    const from = this.selected ?? 0;
+    const block = this.blocks.findLastIndex(([start]) => start <= from);
     const to = {
-      ArrowRight: this.selected + 1, ArrowLeft: this.selected - 1, Home: 0, End: end,
+      ArrowRight: from + 1, ArrowLeft: from - 1, Home: 0, End: end,
       ArrowDown: this.blocks[block + 1]?.[0], ArrowUp: this.blocks[block - 1]?.[0],
     }[event.key];
     if (to === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
@@ -350,10 +351,13 @@ export class TraceView {
   }
 
   tellToken() {
-    const all = this.commits.get(this.selected) ?? [];
-    const edits = all.length > 1 ? ` (committed ${all.length} times: it was edited)` : "";
-    this.about.textContent = this.chips.size
-      ? this.describe(this.selected, this.at(this.selected)) + edits : "No token yet.";
+    if (this.selected === null) {
+      this.about.textContent = "Choose a token to read its confidence, its id and its pass.";
+      return;
+    }
+    const times = this.commits.get(this.selected)?.length ?? 0;
+    const edits = times > 1 ? ` (committed ${times} times: it was edited)` : "";
+    this.about.textContent = this.describe(this.selected, this.at(this.selected)) + edits;
   }
 
   // The picture and the table: their content changes with the passes, the band with what is shown.
@@ -374,12 +378,11 @@ export class TraceView {
       const drawn = [];
       this.band = shape("rect", { class: "band", x: 0, width, height });
       drawn.push(this.band);
-      for (const [start, end] of this.blocks) {
+      for (const [start] of this.blocks) {
         drawn.push(shape("path", { class: "border", d: `M${left + start * across} 0V${total - bottom + 4}` }));
         const text = shape("text", { x: left + start * across + 2, y: total - 4 });
         text.textContent = columns * across / this.blocks.length > 28 ? start : "";
         drawn.push(text);
-        void end;
       }
       passes.forEach((pass, i) => {
         pass.positions.forEach((position, n) => {
@@ -413,9 +416,16 @@ export class TraceView {
       const pass = passes[i];
       const lowest = pass.confidences.length ? Math.min(...pass.confidences).toPrecision(4) : "\u2013";
       const cells = [i + 1, pass.refreshed ? "refresh" : "step", pass.block + 1, pass.positions.length,
-        lowest, pass.rows, duration(pass.seconds), pass.tokens.map(visible).join(" ")];
+        lowest, pass.rows, duration(pass.seconds), this.textOf(pass)];
       this.rows.append(element("tr", {}, ...cells.map((cell) => element("td", {}, String(cell)))));
     }
+  }
+
+  textOf(pass) {
+    const end = this.trace.completion?.completion_tokens ?? Infinity;
+    const kept = pass.tokens.filter((_, i) => pass.positions[i] < end);
+    const behind = pass.tokens.length - kept.length;
+    return kept.map(visible).join(" ") + (behind ? ` (and ${behind} behind the end)` : "");
   }
 
   // A click in the picture shows the pass of that row.

@@ -8,22 +8,21 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
-from fastdllm._core import Error, GenerationConfig, precisions
+from fastdllm._core import Error, precisions
+from fastdllm.cli_chat import add_chat
+from fastdllm.cli_completion import add_completion
 from fastdllm.cli_config import add_config, config_of, integer
+from fastdllm.cli_serve import add_serve
 from fastdllm.cli_trace import add_trace, check_writable, write_whole
 from fastdllm.cli_tune import add_tune
 from fastdllm.version import __version__
-
-if TYPE_CHECKING:
-    from fastdllm.answer import Completion
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -156,8 +155,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=_bench)
 
     add_tune(_package_command(commands, "tune", "find the best rule and cache for prompts"))
+    add_serve(commands)
     trace = _package_command(commands, "trace", "show what each pass of an answer did", json=False)
     add_trace(trace)
+    add_chat(_package_command(commands, "chat", "talk: with commands and live, or a line a turn"))
+    add_completion(commands.add_parser("completion", help="print a shell's completion"), parser)
     return parser
 
 
@@ -252,6 +254,7 @@ def _read_prompt(text: str) -> str:
 
 
 def _generate(options: argparse.Namespace) -> int:
+    from fastdllm.answer import facts_of
     from fastdllm.llm import LLM
 
     config = config_of(options)
@@ -278,21 +281,10 @@ def _generate(options: argparse.Namespace) -> int:
         answers = llm.generate(prompts, config, stop=options.stop, raw=options.raw)
     for number, answer in enumerate(answers):
         if options.json:
-            _print_json(_facts(answer, config), indent=1 if len(answers) == 1 else None)
+            _print_json(facts_of(answer, config), indent=1 if len(answers) == 1 else None)
         else:
             print("\n" * (number > 0) + answer.text)
     return 0
-
-
-def _facts(answer: Completion, config: GenerationConfig) -> dict[str, Any]:
-    """Return an answer for JSON, which has no infinities: the log of a probability 0 is null."""
-    facts = {field.name: getattr(answer, field.name) for field in dataclasses.fields(answer)}
-    return facts | {
-        "token_ids": answer.token_ids.tolist(),
-        "logprobs": [log if math.isfinite(log) else None for log in answer.logprobs.tolist()],
-        "stats": answer.stats.to_dict(),
-        "config": config.to_dict(),
-    }
 
 
 def _show(facts: dict[str, Any]) -> None:

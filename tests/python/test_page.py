@@ -69,7 +69,7 @@ def test_options_of_the_page_are_the_requests(page: Page, address: str, llm: LLM
         own = llm.generate(QUESTION, config)
         assert page.answered() == own.text
         assert page.fact("Passes").split()[0] == str(own.num_passes)
-    page.choose("#kind", "raw text, no template")
+    page.choose("#kind", "raw text")
     page.choose("#policy", "threshold")
     for name, value in (("temperature", "0.7"), ("seed", "11"), ("block_length", "8")):
         page.write(f"[name={name}]", value)

@@ -32,16 +32,21 @@ class Scripted:
     """A server whose streams say what the test says, when it says it."""
 
     def __init__(self, page_folder: Path) -> None:
+        self.facts: dict[str, Any] = {"chat": True}
         self.asked: queue.Queue[Any] = queue.Queue()
         self.told: queue.Queue[str | None] = queue.Queue()
         self.app = Starlette(
             routes=[
                 Route("/", lambda request: FileResponse(page_folder / "index.html")),
-                Route("/v1/models", lambda request: JSONResponse({"data": [{"id": "m"}]})),
+                Route("/v1/models", self.models),
                 Route("/v1/chat/completions", self.answer, methods=["POST"]),
+                Route("/v1/completions", self.answer, methods=["POST"]),
                 Mount("/page", StaticFiles(directory=page_folder)),
             ]
         )
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse({"data": [{"id": "m", "fastdllm": self.facts}]})
 
     async def answer(self, request: Request) -> Response:
         self.asked.put(await request.json())
@@ -146,3 +151,17 @@ def test_what_came_before_an_error_stays_and_is_no_turn_to_send(
     server.told.put(None)
     page.until(lambda: page.error() == "The answer ended before it was complete.")
     assert page.find("#prompt").get_attribute("value") == "two"
+
+
+def test_a_model_without_chat_template_is_asked_with_raw_text(
+    page: Page, scripted: tuple[Scripted, str]
+) -> None:
+    server, url = scripted
+    server.facts = {"chat": False, "block_length": 8}
+    page.open(url)
+    page.until(lambda: page.find("#kind").get_attribute("value") == "raw")
+    assert page.find("[name=block_length]").get_attribute("placeholder") == "8"
+    page.ask("Once upon")
+    assert server.asked.get(timeout=SECONDS)["prompt"] == "Once upon"
+    server.end()
+    page.answered()

@@ -255,6 +255,7 @@ export class TraceView {
       box.firstChild.textContent = `${name} ${start} to ${end - 1}${state}`;
     });
     for (const [position, chip] of this.chips) this.renderChip(chip, position, now);
+    this.reveal(this.tokens.querySelector(".current, .window"));
     const end = this.blocks.at(-1)?.[1] ?? 0;
     const rest = this.trace.num_positions - end;
     this.rest?.remove();
@@ -264,6 +265,14 @@ export class TraceView {
       this.rest = element("p", { class: "rest" }, `${count(rest, "position")} ${why}.`);
       this.tokens.after(this.rest);
     }
+  }
+
+  // Scroll the tokens, and nothing around them, to where an element is.
+  reveal(inside) {
+    if (!inside) return;
+    const [box, frame] = [inside.getBoundingClientRect(), this.tokens.getBoundingClientRect()];
+    if (box.bottom > frame.bottom) this.tokens.scrollTop += box.bottom - frame.bottom;
+    if (box.top < frame.top) this.tokens.scrollTop -= frame.top - box.top;
   }
 
   addBlock(number) {
@@ -297,9 +306,10 @@ export class TraceView {
     if (this.trace.config.deferred_window != null && now && position >= now.block_start && position < now.block_end) {
       classes.push("window");
     }
-    const told = this.describe(position, one);
-    if (chip.title !== told) {
-      chip.title = told;
+    const state = `${one?.pass} ${position >= end}`;
+    if (chip.state !== state) {
+      chip.state = state;
+      const told = chip.title = this.describe(position, one);
       chip.setAttribute("aria-label", told);
       chip.textContent = !one ? "\u2591" : position >= end ? "\u00b7" : visible(one.token);
     }
@@ -366,7 +376,7 @@ export class TraceView {
     const width = Math.max(200, this.figure.clientWidth - 2);
     const left = 34, bottom = 18;
     const columns = Math.max(1, this.blocks.at(-1)?.[1] ?? 1);
-    const height = Math.max(3, Math.min(18, 320 / Math.max(1, passes.length)));
+    const height = this.heightOfPass();
     const across = (width - left - 4) / columns;
     const down = (number) => 4 + (number - 1) * height;
     if (this.drawn !== passes.length || this.width !== width) {
@@ -390,7 +400,7 @@ export class TraceView {
           drawn.push(shape("rect", {
             class: `cell sure-${level(pass.confidences[n])}${late}`,
             x: left + position * across, y: down(i + 1) + 0.5,
-            width: Math.max(1, across - 1), height: Math.max(1, height - 1),
+            width: Math.max(1.5, across - 1), height: Math.max(2, height - 1),
           }));
         });
         if (pass.refreshed) {
@@ -431,9 +441,11 @@ export class TraceView {
   // A click in the picture shows the pass of that row.
   pick(event) {
     const box = this.svg.getBoundingClientRect();
-    const passes = this.trace.passes.length;
-    const height = Math.max(3, Math.min(18, 320 / Math.max(1, passes)));
     const y = (event.clientY - box.top) * this.svg.viewBox.baseVal.height / box.height;
-    this.show(Math.min(passes, Math.floor((y - 4) / height) + 1));
+    this.show(Math.floor((y - 4) / this.heightOfPass()) + 1);
+  }
+
+  heightOfPass() {
+    return Math.max(3, Math.min(18, 320 / Math.max(1, this.trace.passes.length)));
   }
 }

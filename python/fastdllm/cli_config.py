@@ -80,9 +80,6 @@ def add_config(command: argparse.ArgumentParser) -> None:
 
 def config_of(options: argparse.Namespace) -> GenerationConfig:
     """Return the config of parsed options: threshold 0.9 unless they name a rule or a schedule."""
-    fields = {name: getattr(options, name) for name in GenerationConfig().to_dict()}
-    rules = ("steps", "steps_per_block", "eps", "factor", "threshold", "frechet", "entropy_bound")
-    by_schedule = fields["remasking"] in ("entropy", "sequential", "origin")
-    if not by_schedule and all(fields[name] is None for name in rules):
-        fields["threshold"] = 0.9
-    return GenerationConfig(**fields)
+    from fastdllm.llm import config_with
+
+    return config_with(**{name: getattr(options, name) for name in GenerationConfig().to_dict()})

@@ -9,7 +9,7 @@ import os
 import queue
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeGuard, cast, overload
+from typing import Any, TypeGuard, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,19 @@ Stop = str | Sequence[str] | None
 def default_config() -> GenerationConfig:
     """Return what is used when no config is given: threshold 0.9 (the paper's)."""
     return GenerationConfig(threshold=0.9)
+
+
+def config_with(**options: Any) -> GenerationConfig:
+    """Return the config of named options: threshold 0.9 unless they name a rule or a schedule.
+
+    An option that is None counts as not named. Errors: ConfigError, TypeError.
+    """
+    named = {name: value for name, value in options.items() if value is not None}
+    rules = {"steps", "steps_per_block", "eps", "factor", "threshold", "frechet", "entropy_bound"}
+    by_schedule = named.get("remasking") in ("entropy", "sequential", "origin")
+    if not by_schedule and not rules & named.keys():
+        named["threshold"] = 0.9
+    return GenerationConfig(**named)
 
 
 class LLM:

@@ -95,6 +95,11 @@ def test_keys_alone_go_back_through_passes_and_along_tokens(page: Page, address:
     assert f"{len(fresh)} tokens committed" in slider.get_attribute("aria-valuetext")
     slider.send_keys(Keys.END)
     assert page.tokens() == final
+    assert len(page.all("svg .cell")) == len(final)
+    assert len(page.all("svg .refresh")) == 2
+    page.all("svg .cell")[0].click()  # a mouse may pick a pass in the picture
+    assert slider.get_attribute("value") == "1"
+    slider.send_keys(Keys.END)
 
     page.find("[data-position='0']").send_keys(Keys.ARROW_RIGHT)
     page.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)

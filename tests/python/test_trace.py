@@ -140,6 +140,7 @@ def test_a_picture_is_small_and_1200_pixels_wide_whatever_it_shows(
         ([], "nothing to write"),
         (["--html", "no/such/a.html"], "there is no folder no/such"),
         (["--html", "."], "is a folder"),
+        (["--html", "a", "--json", "a"], "--html names the same file"),
         (["--json", "-", "--steps", "0"], "steps is 0"),
         (["--html", "a.html", "--threshold", "2"], "threshold is 2"),
     ],

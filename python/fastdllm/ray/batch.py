@@ -130,7 +130,9 @@ def answer_dataset(
     )
     job = {
         "fastdllm_version": __version__,
-        "package_sha256": hashlib.sha256((Path(package) / "fastdllm.json").read_bytes()).hexdigest(),
+        "package_sha256": hashlib.sha256(
+            (Path(package) / "fastdllm.json").read_bytes()
+        ).hexdigest(),
         "num_rows": sum(file.rows for file in files),
         "input": [asdict(file) for file in files],
         "prompt_column": prompt_column,

@@ -257,8 +257,10 @@ function save(name, type, content) {
 async function saveHtml() {
   const { trace } = view;
   try {
-    const [template, STYLE, SCRIPT] = await Promise.all(
-      ["trace.html", "trace_view.css", "trace_view.js"].map(async (name) => (await ask(`page/${name}`)).text()));
+    const names = ["trace.html", "trace_view.css", "trace_picture.js", "trace_view.js"];
+    const [template, STYLE, ...scripts] = await Promise.all(
+      names.map(async (name) => (await ask(`page/${name}`)).text()));
+    const SCRIPT = scripts.join("\n").replace(/^import .*\n/gm, ""); // one script holds both
     const DATA = JSON.stringify(trace).replace(/[<>&]/g, (one) => `\\u00${one.charCodeAt(0).toString(16)}`);
     const TITLE = `fastdllm trace: ${trace.package}`.replace(/[<>&"]/g, (one) => `&#${one.charCodeAt(0)};`);
     const parts = { TITLE, STYLE, SCRIPT, DATA };

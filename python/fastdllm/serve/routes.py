@@ -67,7 +67,8 @@ def _done(model: type[BaseModel] | None, content: dict[str, Any]) -> Responses:
 _READS = _errors(400, 401, 404, 503)
 _TAKES = _errors(400, 401, 404, 408, 413, 415, 500, 503)
 _GENERATES = _TAKES | _errors(429, 504)
-_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+_STREAM = {"text/event-stream": {"schema": _EVENT}}  # of each event; its data is JSON or [DONE]
 _PLAIN = {"text/plain": {"schema": {"type": "string"}}}
 router = APIRouter()
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from fastdllm._core import Error, GenerationConfig, precisions
 from fastdllm.cli_config import add_config, config_of, integer
+from fastdllm.cli_eval import add_eval
 from fastdllm.cli_tune import add_tune
 from fastdllm.version import __version__
 
@@ -152,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=_bench)
 
     add_tune(_package_command(commands, "tune", "find the best rule and cache for prompts"))
+    add_eval(commands)
     return parser
 
 

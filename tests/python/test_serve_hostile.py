@@ -263,6 +263,38 @@ def test_chunks_without_end_are_refused_at_the_limit(port: int) -> None:
     require_refused(received)
 
 
+def test_chunks_that_never_are_a_body_are_cut(port: int) -> None:
+    endless = {
+        "an extension": b"1;" + b"a" * 2**20,
+        "headers behind the body": b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * 100_000,
+    }
+    for start in endless.values():
+        more = [start[-(2**19) :]] * 40
+        require_refused(exchange(port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", start, *more))
+
+
+def test_headers_behind_a_body_are_not_kept(server: Any, port: int) -> None:
+    def resident() -> int:
+        status = Path(f"/proc/{server.pid}/status").read_text("utf-8")
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
+
+    before = resident()
+    trailers = b"0\r\n" + b"X: y\r\n" * 1_000_000 + b"\r\n"
+
+    require_refused(exchange(port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", trailers))
+
+    assert resident() - before < 50_000  # kB; kept, they would be 150 MB
+
+
+def test_a_body_in_chunks_of_a_byte_is_taken(port: int) -> None:
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in WHOLE)
+    head = HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+
+    received = exchange(port, head + chunks + b"0\r\nX: y\r\n\r\n")
+
+    assert statuses(received) == [200]
+
+
 # --- connections ------------------------------------------------------------------------------
 
 HEADS = {

@@ -25,6 +25,7 @@ from fastdllm.serve.settings import Settings
 
 _MOST_HEAD_BYTES = 2**16
 _LAST_SECONDS = 1.0  # for requests that are cut to tell their clients
+_MOST_FRAMING = 8  # times the largest body: a chunk of one byte takes six
 
 
 class Server(uvicorn.Server):
@@ -156,10 +157,15 @@ def _protocol(settings: Settings) -> type[asyncio.Protocol]:
     )
 
     class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        """Cuts a connection whose request head is late or huge, and one too many."""
+        """Cuts a connection whose request head is late or huge, and one too many.
+
+        Headers behind a body are not kept, and what frames a body's chunks has a limit too.
+        """
 
         _late: asyncio.TimerHandle | None = None
         _head_bytes = 0
+        _body_bytes = 0  # as they come, with what frames them
+        _in_head = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
@@ -174,12 +180,27 @@ def _protocol(settings: Settings) -> type[asyncio.Protocol]:
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop_waiting()  # the head is there
                 self.cycle.scope.setdefault("fastdllm.abort", self.transport.abort)
+                self._body_bytes = self._body_bytes + len(data) if self.cycle.more_body else 0
+                if self._body_bytes > _MOST_HEAD_BYTES + _MOST_FRAMING * settings.max_body_bytes:
+                    self.transport.abort()
             elif not self.transport.is_closing():
                 self._head_bytes += len(data)
                 if self._head_bytes > _MOST_HEAD_BYTES:
                     self.transport.abort()
                 elif self._late is None:
                     self._wait_for_head()
+
+        def on_message_begin(self) -> None:
+            self._in_head = True
+            super().on_message_begin()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if self._in_head:
+                super().on_header(name, value)
+
+        def on_headers_complete(self) -> None:
+            self._in_head = False
+            super().on_headers_complete()
 
         def connection_lost(self, problem: Exception | None) -> None:
             self._stop_waiting()

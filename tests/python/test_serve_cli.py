@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from served import ENDLESS, MESSAGES, SECONDS, wait_until
 
 httpx = pytest.importorskip("httpx", reason="these tests need httpx")
@@ -66,7 +67,7 @@ def refused(*arguments: object) -> str:
 def test_a_signal_lets_a_stream_finish_and_ends_with_0(
     start: Started, tmp_path: Path, number: int
 ) -> None:
-    process, url = start()
+    process, url = start("--grace-seconds", 600)
     body = {**ENDLESS, "max_tokens": 64, "stream": True, "diffusing": True}
     with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=SECONDS) as response:
         lines = response.iter_lines()

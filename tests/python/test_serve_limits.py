@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -174,6 +175,19 @@ def test_a_client_that_leaves_while_it_waits_is_not_answered(
         wait_until(lambda: small.engine.load().waiting == small.engine.load().running == 0)
 
 
+def test_a_client_that_does_not_read_its_stream_is_cut(llm: fastdllm.LLM) -> None:
+    with serving(llm, request_seconds=0.5) as served:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.connect(("127.0.0.1", served.port))
+        content = json.dumps({**ENDLESS, "stream": True, "diffusing": True, "n": 8}).encode()
+        connection.sendall(served.post_head(TEXT, len(content)) + content)
+        wait_until(lambda: served.server.serving.calls)
+        wait_until(lambda: not served.server.serving.calls)
+        wait_until(lambda: not served.server.server_state.connections)
+        connection.close()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_full_queue_refuses_with_a_time_to_come_again(small: fastdllm.LLM, stream: bool) -> None:
     with serving(small) as served, httpx.Client(base_url=served.url, timeout=60) as http:
@@ -193,14 +207,21 @@ def test_a_full_queue_refuses_with_a_time_to_come_again(small: fastdllm.LLM, str
         waiting.close()
 
 
-def test_a_request_that_takes_too_long_ends_with_an_error(llm: fastdllm.LLM) -> None:
+def test_a_request_that_takes_too_long_ends_with_an_error(
+    llm: fastdllm.LLM, caplog: pytest.LogCaptureFixture
+) -> None:
     with (
         serving(llm, request_seconds=0.05) as served,
         httpx.Client(base_url=served.url, timeout=60) as http,
     ):
         assert error_of(http.post(TEXT, json=ENDLESS), 504)["code"] == "timeout"
-        last = events_of(http.post(TEXT, json={**ENDLESS, "stream": True}).text)[-1]
-        assert last["error"]["code"] == "timeout"
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "fastdllm.serve"):
+            last = events_of(http.post(TEXT, json={**ENDLESS, "stream": True}).text)[-1]
+            assert last["error"]["code"] == "timeout"
+            wait_until(lambda: caplog.records)
+        assert [record.getMessage() for record in caplog.records] == ["request"]
+        assert caplog.records[0].__dict__["facts"]["error"] == "timeout"
         wait_until(lambda: llm.engine.load().running == 0)
 
 
@@ -277,11 +298,14 @@ def test_metrics_are_what_prometheus_reads(http: Any) -> None:
 
 
 def test_draining_finishes_what_runs_and_refuses_what_comes(llm: fastdllm.LLM) -> None:
-    with serving(llm) as served, httpx.Client(base_url=served.url, timeout=60) as http:
+    with (
+        serving(llm, grace_seconds=600) as served,
+        httpx.Client(base_url=served.url, timeout=60) as http,
+    ):
         assert http.get("/ready").json() == {"status": "ready"}
-        body = {**ENDLESS, "max_tokens": 200, "stream": True}
-        running = served.send_post(TEXT, body)
-        wait_until(lambda: llm.engine.load().running == 1)
+        held = Held(llm.engine)
+        running = served.send_post(TEXT, {**ENDLESS, "max_tokens": 8, "stream": True})
+        wait_until(lambda: llm.engine.load().running == 2)
         served.server.drain()
         assert http.get("/ready").status_code == 503
         response = http.post(CHAT, json={"messages": MESSAGES})
@@ -289,6 +313,7 @@ def test_draining_finishes_what_runs_and_refuses_what_comes(llm: fastdllm.LLM) -
         assert response.headers["connection"] == "close"
         assert int(response.headers["retry-after"]) >= 1
         assert http.get("/health").status_code == 200
+        held.release()
         answer = received(running)
         assert b'"finish_reason": "length"' in answer
         assert b"[DONE]" in answer

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from served import serving
 
 import fastdllm
+
+from served import serving
 
 pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 

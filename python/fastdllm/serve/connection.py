@@ -103,7 +103,7 @@ class EventStream(Response):
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events. Errors: ClientGone; ApiError after the error event."""
+        """Send the events. Errors: ClientGone."""
 
         async def write(text: str, *, more: bool = True) -> None:
             message = {"type": "http.response.body", "body": text.encode(), "more_body": more}
@@ -119,11 +119,12 @@ class EventStream(Response):
         try:
             await while_connected(self._call, receive, write_all(), self._seconds)
         except ApiError as problem:
+            self._call.error = problem.name
             try:
                 await asyncio.wait_for(write(error_event(problem), more=False), _LAST_WORDS)
             except asyncio.TimeoutError:
                 scope.get("fastdllm.abort", lambda: None)()
-            raise
+                await asyncio.sleep(0)  # until uvicorn has heard of it
         finally:
             self._cancel()
 

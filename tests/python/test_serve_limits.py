@@ -16,6 +16,7 @@ from held import Held
 from served import ENDLESS, MESSAGES, Served, events_of, received, serving, wait_until
 
 httpx = pytest.importorskip("httpx", reason="these tests need httpx")
+Hold = Callable[..., Held]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
@@ -162,10 +163,10 @@ def test_a_client_that_leaves_frees_its_place(served: Served, http: Any, stream:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_while_it_waits_is_not_answered(
-    small: fastdllm.LLM, stream: bool
+    small: fastdllm.LLM, hold: Hold, stream: bool
 ) -> None:
     with serving(small) as served:
-        held = Held(small.engine)
+        held = hold(small.engine)
         connection = served.send_post(TEXT, {**ENDLESS, "stream": stream})
         wait_until(lambda: small.engine.load().waiting == 1)
         connection.close()
@@ -189,9 +190,11 @@ def test_a_client_that_does_not_read_its_stream_is_cut(llm: fastdllm.LLM) -> Non
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_full_queue_refuses_with_a_time_to_come_again(small: fastdllm.LLM, stream: bool) -> None:
+def test_a_full_queue_refuses_with_a_time_to_come_again(
+    small: fastdllm.LLM, hold: Hold, stream: bool
+) -> None:
     with serving(small) as served, httpx.Client(base_url=served.url, timeout=60) as http:
-        held = Held(small.engine)
+        held = hold(small.engine)
         waiting = served.send_post(CHAT, {"messages": MESSAGES})
         wait_until(lambda: small.engine.load().waiting == 1)
         response = http.post(CHAT, json={"messages": MESSAGES, "stream": stream})
@@ -297,15 +300,15 @@ def test_metrics_are_what_prometheus_reads(http: Any) -> None:
     assert new[0] >= 1
 
 
-def test_draining_finishes_what_runs_and_refuses_what_comes(llm: fastdllm.LLM) -> None:
+def test_draining_finishes_what_runs_and_refuses_what_comes(llm: fastdllm.LLM, hold: Hold) -> None:
     with (
         serving(llm, grace_seconds=600) as served,
         httpx.Client(base_url=served.url, timeout=60) as http,
     ):
         assert http.get("/ready").json() == {"status": "ready"}
-        held = Held(llm.engine)
+        held = hold(llm.engine)
         running = served.send_post(TEXT, {**ENDLESS, "max_tokens": 8, "stream": True})
-        wait_until(lambda: llm.engine.load().running == 2)
+        wait_until(lambda: llm.engine.load().waiting == 1)
         served.server.drain()
         assert http.get("/ready").status_code == 503
         response = http.post(CHAT, json={"messages": MESSAGES})

@@ -1,4 +1,4 @@
-"""The command line: export, build-engine, generate, info, check, bench, tune.
+"""The command line: packages are made, asked, measured, served and shown.
 
 Exit codes: 0 success; 1 failure, one line on stderr; 2 wrong usage; 130 interrupted by Ctrl-C.
 """
@@ -19,6 +19,7 @@ from fastdllm._core import Error, precisions
 from fastdllm.cli_chat import add_chat
 from fastdllm.cli_completion import add_completion
 from fastdllm.cli_config import add_config, config_of, integer, read_prompt
+from fastdllm.cli_eval import add_eval
 from fastdllm.cli_serve import add_serve
 from fastdllm.cli_trace import add_trace, check_writable, write_whole
 from fastdllm.cli_tune import add_tune
@@ -34,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_cmake_dir())
             return 0
         if options.command is None:
-            parser.error(
-                "a command is needed: export, build-engine, generate, info, check, bench, tune"
-            )
+            parser.error("a command is needed; --help lists them")
         code: int = options.run(options)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -160,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     add_trace(trace)
     add_chat(_package_command(commands, "chat", "talk: with commands and live, or a line a turn"))
     add_completion(commands.add_parser("completion", help="print a shell's completion"), parser)
+    add_eval(commands)
     return parser
 
 

@@ -11,6 +11,7 @@ from fastdllm.trace import PassFacts, TraceDocument
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import PatchCollection
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties, findfont, get_font
     from matplotlib.patches import Patch, Rectangle
@@ -51,8 +52,9 @@ def draw_png(trace: TraceDocument, path: Path) -> None:
     axes.set_ylim(rows + 0.5, 0.5)
     for side in ("top", "right", "bottom", "left"):
         axes.spines[side].set_color(LINE)
+    boxes: list[Rectangle] = []
     for number, one in enumerate(passes, 1):
-        axes.add_patch(
+        boxes.append(
             Rectangle(
                 (one["block_start"], number - 0.5),
                 one["block_end"] - one["block_start"],
@@ -62,7 +64,7 @@ def draw_png(trace: TraceDocument, path: Path) -> None:
             )
         )
         for position, confidence in zip(one["positions"], one["confidences"], strict=True):
-            axes.add_patch(
+            boxes.append(
                 Rectangle(
                     (position + gap, number - 0.44),
                     1 - 2 * gap,
@@ -81,6 +83,7 @@ def draw_png(trace: TraceDocument, path: Path) -> None:
                 color=TEXT,
                 clip_on=False,
             )
+    axes.add_collection(PatchCollection(boxes, match_original=True), autolim=False)
     _mark_axes(axes, trace, columns, rows, slot=72 * plot / rows)
     for position, text in texts.items():
         axes.text(

@@ -19,7 +19,7 @@ T = TypeVar("T")
 _LAST_WORDS = 1.0  # seconds for a client to take the error that ends its stream
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Call:
     """A request under way and what the log says of it at its end."""
 
@@ -36,16 +36,23 @@ class Call:
     completion_tokens: int = 0
     num_passes: int = 0
     finish_reasons: list[str] = field(default_factory=list)
+    watch: asyncio.Task[None] | None = None
 
     def seconds(self) -> float:
         """Return the time since the request arrived."""
         return monotonic() - self.started
 
+    def cut(self) -> None:
+        """End the request with an error, if it generates: the server stops."""
+        if self.watch is not None:
+            self.watch.cancel()
 
-async def while_connected(receive: Receive, work: Awaitable[T], seconds: float) -> T:
-    """Do the work unless the client leaves first, or the time is over.
 
-    receive: gives what follows the request's body. Errors: the work's; ClientGone; ApiError 504.
+async def while_connected(call: Call, receive: Receive, work: Awaitable[T], seconds: float) -> T:
+    """Do the work unless the client leaves first, the time is over, or the server stops.
+
+    receive: gives what follows the request's body. Errors: the work's; ClientGone; ApiError 503,
+    504.
     """
 
     async def gone() -> None:
@@ -53,13 +60,15 @@ async def while_connected(receive: Receive, work: Awaitable[T], seconds: float) 
             pass
 
     doing = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(gone())
+    call.watch = leaving = asyncio.ensure_future(gone())
     try:
         await asyncio.wait(
             (doing, leaving), timeout=max(seconds, 0), return_when=asyncio.FIRST_COMPLETED
         )
         if doing.done():
             return doing.result()
+        if leaving.cancelled():
+            raise ApiError(503, "the server stopped before the end", code="stopped")
         if leaving.done():
             raise ClientGone
         raise ApiError(504, "the request took longer than this server allows", code="timeout")
@@ -79,17 +88,22 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, events: AsyncGenerator[str, None], cancel: Callable[[], None], seconds: float
+        self,
+        call: Call,
+        events: AsyncGenerator[str, None],
+        cancel: Callable[[], None],
+        seconds: float,
     ) -> None:
         """cancel: called at the end, also of a stream that never began. seconds: it may take."""
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
+        self._call = call
         self._events = events
         self._cancel = cancel
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events. Errors: ClientGone; ApiError 504 after the error event."""
+        """Send the events. Errors: ClientGone; ApiError after the error event."""
 
         async def write(text: str, *, more: bool = True) -> None:
             message = {"type": "http.response.body", "body": text.encode(), "more_body": more}
@@ -103,7 +117,7 @@ class EventStream(Response):
             await write("", more=False)
 
         try:
-            await while_connected(receive, write_all(), self._seconds)
+            await while_connected(self._call, receive, write_all(), self._seconds)
         except ApiError as problem:
             try:
                 await asyncio.wait_for(write(error_event(problem), more=False), _LAST_WORDS)

@@ -56,12 +56,13 @@ class Gate:
             if message["type"] == "http.response.start":
                 call.status = message["status"]
                 added = [(b"x-request-id", call.request_id.encode())]
-                if self._serving.draining:
+                if self._serving.draining and not _closes(message):
                     added.append((b"connection", b"close"))
                 message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
-        self._serving.active += works
+        if works:
+            self._serving.calls.add(call)
         try:
             await self._serve(scope, receive, answer, headers, works)
         except ClientGone:
@@ -78,7 +79,7 @@ class Gate:
             call.error = "stopped"
             raise
         finally:
-            self._serving.active -= works
+            self._serving.calls.discard(call)
             self._ended(call)
 
     async def _serve(
@@ -179,6 +180,10 @@ class Gate:
                 }
             },
         )
+
+
+def _closes(message: Message) -> bool:
+    return any(name == b"connection" for name, _ in message.get("headers", ()))
 
 
 async def _read(receive: Receive, limit: int) -> bytes:

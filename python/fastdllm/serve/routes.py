@@ -96,9 +96,9 @@ async def _generate(body: ChatRequest | CompletionRequest, request: Request) -> 
     )
     left = serving.settings.request_seconds - call.seconds()
     if body.stream:
-        return EventStream(generation.stream(), generation.cancel, left)
+        return EventStream(call, generation.stream(), generation.cancel, left)
     try:
-        return _json(await while_connected(request.receive, generation.result(), left))
+        return _json(await while_connected(call, request.receive, generation.result(), left))
     finally:
         generation.cancel()
 

@@ -24,6 +24,7 @@ from fastdllm.serve.serving import Serving
 from fastdllm.serve.settings import Settings
 
 _MOST_HEAD_BYTES = 2**16
+_LAST_SECONDS = 1.0  # for requests that are cut to tell their clients
 _MOST_FRAMING = 8  # times the largest body: a chunk of one byte takes six
 
 
@@ -38,7 +39,7 @@ class Server(uvicorn.Server):
         self, config: uvicorn.Config, serving: Serving, on_started: Callable[[], None] | None
     ) -> None:
         super().__init__(config)
-        self._serving = serving
+        self.serving = serving
         self._on_started = on_started
         self._deadline = 0.0
 
@@ -54,16 +55,20 @@ class Server(uvicorn.Server):
 
     def drain(self) -> None:
         """Stop: gently when called first, at once when called again."""
-        if self._serving.draining:
+        if self.serving.draining:
             self.should_exit = self.force_exit = True
-        self._deadline = time.monotonic() + self._serving.settings.grace_seconds
-        self._serving.draining = True
+        self._deadline = time.monotonic() + self.serving.settings.grace_seconds
+        self.serving.draining = True
 
     async def on_tick(self, counter: int) -> bool:
         """Say whether to end; asked ten times a second."""
-        if self._serving.draining:
-            over = time.monotonic() >= self._deadline
-            self.should_exit = self.should_exit or over or self._serving.active == 0
+        if self.serving.draining:
+            calls = self.serving.calls
+            if time.monotonic() >= self._deadline:
+                for call in calls:
+                    call.cut()
+            if not calls or time.monotonic() >= self._deadline + _LAST_SECONDS:
+                self.should_exit = True
         return await super().on_tick(counter)
 
 

@@ -19,7 +19,7 @@ from fastdllm.serve.settings import Settings
 class Serving:
     """Packages by name, limits, metrics, and whether requests are still taken.
 
-    active: requests to /v1 under way.
+    calls: requests to /v1 under way.
     """
 
     def __init__(self, models: Mapping[str, LLM], settings: Settings) -> None:
@@ -30,7 +30,7 @@ class Serving:
         self.settings = settings
         self.metrics = Metrics(self.models)
         self.draining = False
-        self.active = 0
+        self.calls: set[Call] = set()
         self._created = int(time.time())
 
     def model(self, name: str | None, call: Call) -> tuple[str, LLM]:

@@ -77,6 +77,7 @@ function showError(problem) {
   const told = byId("error");
   told.textContent = known ? problem.message : `The page met an error: ${problem.message}`;
   if (problem.param && !problem.message.includes(problem.param)) told.textContent += ` (${problem.param})`;
+  if (problem.status === 401) told.textContent += " (write it into the field API key)";
   told.hidden = false;
   const field = problem.status === 401 ? byId("key") : fieldOf(problem.param);
   if (field instanceof HTMLElement) {

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import CONTRASTS, Keys, Page, Settings, browsing, serving
-from test_trace import HOSTILE, QUESTION, data_of, hostile
 
 from fastdllm import LLM, Engine, GenerationConfig
 from fastdllm.trace import make_trace
 from fastdllm.trace_html import draw_html
 
+from chromium import CONTRASTS, Keys, Page, Settings, browsing, serving
 from held import Held
+from test_trace import HOSTILE, QUESTION, data_of, hostile
 
 SHORT = GenerationConfig(max_new_tokens=64, threshold=0.9)
 OTHER = "Zoe had 22 cups, bought 5 and lost 9. How many are left?"

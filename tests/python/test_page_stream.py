@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-from chromium import Page, browsing, running
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -19,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from fastdllm.trace_html import PAGE
 
+from chromium import Page, browsing, running
 from held import SECONDS
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from served import MESSAGES, QUESTION, Served, events_of, serving
 
 import fastdllm
+
+from served import MESSAGES, QUESTION, Served, events_of, serving
 
 httpx = pytest.importorskip("httpx", reason="these tests need httpx")
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from served import ENDLESS, MESSAGES, Served, events_of, received, serving, wait_until
 
 import fastdllm
 
 from held import Held
+from served import ENDLESS, MESSAGES, Served, events_of, received, serving, wait_until
 
 httpx = pytest.importorskip("httpx", reason="these tests need httpx")
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

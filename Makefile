@@ -15,15 +15,15 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
 
 .PHONY: dist test-all test-sanitize-thread test-clang system-clang test-fuzz system-fuzz
 .PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types bench format system clean
-.PHONY: test-aarch64 system-aarch64 wheels test-wheels
+.PHONY: test-aarch64 system-aarch64 wheels test-wheels test-scale system-browser
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
 
 test: lint test-cpp test-sanitize test-python types
 	@echo "all checks passed"
 
-# What needs another compiler or processor too (by qemu). CI runs test and test-aarch64.
-test-all: test test-sanitize-thread test-clang test-fuzz test-aarch64 test-wheels
+# What needs another compiler, processor (by qemu) or large packages too. CI runs test, test-aarch64 and test-scale.
+test-all: test test-sanitize-thread test-clang test-fuzz test-aarch64 test-wheels test-scale
 
 # --- set-up -----------------------------------------------------------------------------------
 # Debian packages that are missing, where this user may install them.
@@ -71,7 +71,7 @@ $(VENV)/.tools: pyproject.toml | system
 	@touch $@
 
 $(STAMP): $(SOURCES) $(VENV)/.tools .deps/include/onnxruntime_cxx_api.h | .deps/tensorrt/include/NvInferRuntime.h
-	$(PIP) install -q ".[export]"
+	$(PIP) install -q ".[export,serve,chat,plot]"
 	@touch $@
 
 .deps/tensorrt/include/NvInferRuntime.h: | $(VENV)/.tools
@@ -125,6 +125,19 @@ test-fuzz: .deps/include/onnxruntime_cxx_api.h | system-fuzz
 
 test-python: $(STAMP) $(VENV)/.tensorrt-rtx
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# The page in Chromium, evaluation by lm-evaluation-harness, and Ray: large packages, so they come here only.
+system-browser: | system
+	@missing=""; command -v chromium >/dev/null || missing="$$missing chromium"; \
+	command -v chromedriver >/dev/null || missing="$$missing chromium-driver"; \
+	$(APT_INSTALL)
+
+$(VENV)/.scale: $(STAMP)
+	$(PIP) install -q ".[eval,ray]"
+	@touch $@
+
+test-scale: $(VENV)/.scale | system-browser
+	$(BIN)/python -m pytest -p no:cacheprovider tests/python/test_page.py tests/python/test_lm_eval.py tests/python/test_ray.py
 
 # Needs a GPU and TensorRT, see tests/gpu/README.md.
 GPU_BACKEND ?= tensorrt

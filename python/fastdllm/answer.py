@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,17 @@ class StreamEvent:
     text: str
     commit: CommitEvent | None = None
     completion: Completion | None = None
+
+
+def facts_of(answer: Completion, config: GenerationConfig) -> dict[str, Any]:
+    """Return an answer for JSON, which has no infinities: the log of a probability 0 is None."""
+    facts = {field.name: getattr(answer, field.name) for field in fields(answer)}
+    return facts | {
+        "token_ids": answer.token_ids.tolist(),
+        "logprobs": [log if math.isfinite(log) else None for log in answer.logprobs.tolist()],
+        "stats": answer.stats.to_dict(),
+        "config": config.to_dict(),
+    }
 
 
 def stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The command line: export, build-engine, generate, info, check, bench, tune.
+"""The command line: packages are made, asked, measured, served and shown.
 
 Exit codes: 0 success; 1 failure, one line on stderr; 2 wrong usage; 130 interrupted by Ctrl-C.
 """
@@ -8,22 +8,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
-from fastdllm._core import Error, GenerationConfig, precisions
-from fastdllm.cli_config import add_config, config_of, integer
+from fastdllm._core import Error, precisions
+from fastdllm.cli_chat import add_chat
+from fastdllm.cli_completion import add_completion
+from fastdllm.cli_config import add_config, config_of, integer, read_prompt
 from fastdllm.cli_eval import add_eval
+from fastdllm.cli_serve import add_serve
+from fastdllm.cli_trace import add_trace, check_writable, write_whole
 from fastdllm.cli_tune import add_tune
 from fastdllm.version import __version__
-
-if TYPE_CHECKING:
-    from fastdllm.answer import Completion
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_cmake_dir())
             return 0
         if options.command is None:
-            parser.error(
-                "a command is needed: export, build-engine, generate, info, check, bench, tune"
-            )
+            parser.error("a command is needed; --help lists them")
         code: int = options.run(options)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -150,15 +148,27 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--block-length", type=integer, help="default: the package's, or 32")
     bench.add_argument("--threshold", type=float, default=0.9)
     bench.add_argument("--repeat", type=integer, default=3)
+    bench.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw bars, .png or .svg; needs fastdllm[plot]"
+    )
     bench.set_defaults(run=_bench)
 
     add_tune(_package_command(commands, "tune", "find the best rule and cache for prompts"))
+    add_serve(commands)
+    trace = _package_command(commands, "trace", "show what each pass of an answer did", json=False)
+    add_trace(trace)
+    add_chat(_package_command(commands, "chat", "talk: with commands and live, or a line a turn"))
+    add_completion(commands.add_parser("completion", help="print a shell's completion"), parser)
     add_eval(commands)
     return parser
 
 
 def _package_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    text: str,
+    *,
+    json: bool = True,
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text)
     command.add_argument("package", type=Path)
@@ -170,7 +180,8 @@ def _package_command(
         help="auto (the default): TensorRT on a GPU that there is an engine for, else ONNX Runtime",
     )
     command.add_argument("--device", default="cpu", help="cpu (the default), cuda or cuda:N")
-    command.add_argument("--json", action="store_true", help="print one JSON object")
+    if json:
+        command.add_argument("--json", action="store_true", help="print one JSON object")
     return command
 
 
@@ -230,19 +241,8 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def _read_prompt(text: str) -> str:
-    if text == "-":
-        if sys.stdin is None:
-            raise Error("the prompt is to be read from standard input, which is closed")
-        text = sys.stdin.read().rstrip("\n")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Error("the prompt is not valid UTF-8") from None
-    return text
-
-
 def _generate(options: argparse.Namespace) -> int:
+    from fastdllm.answer import facts_of
     from fastdllm.llm import LLM
 
     config = config_of(options)
@@ -255,9 +255,9 @@ def _generate(options: argparse.Namespace) -> int:
     llm = LLM(
         options.package, threads=options.threads, backend=options.backend, device=options.device
     )
-    prompts = [_read_prompt(prompt) for prompt in prompts]
+    prompts = [read_prompt(prompt) for prompt in prompts]
     if options.infill is not None:
-        gaps = enumerate(re.split(r"\{(\d+)\}", _read_prompt(options.infill)))
+        gaps = enumerate(re.split(r"\{(\d+)\}", read_prompt(options.infill)))
         parts = [int(part) if i % 2 else part for i, part in gaps if part]
         answers = [llm.infill(parts, config, prompt=(prompts or [None])[0], raw=options.raw)]
     elif streams and len(prompts) == 1:
@@ -269,21 +269,10 @@ def _generate(options: argparse.Namespace) -> int:
         answers = llm.generate(prompts, config, stop=options.stop, raw=options.raw)
     for number, answer in enumerate(answers):
         if options.json:
-            _print_json(_facts(answer, config), indent=1 if len(answers) == 1 else None)
+            _print_json(facts_of(answer, config), indent=1 if len(answers) == 1 else None)
         else:
             print("\n" * (number > 0) + answer.text)
     return 0
-
-
-def _facts(answer: Completion, config: GenerationConfig) -> dict[str, Any]:
-    """Return an answer for JSON, which has no infinities: the log of a probability 0 is null."""
-    facts = {field.name: getattr(answer, field.name) for field in dataclasses.fields(answer)}
-    return facts | {
-        "token_ids": answer.token_ids.tolist(),
-        "logprobs": [log if math.isfinite(log) else None for log in answer.logprobs.tolist()],
-        "stats": answer.stats.to_dict(),
-        "config": config.to_dict(),
-    }
 
 
 def _show(facts: dict[str, Any]) -> None:
@@ -369,6 +358,12 @@ def _bench(options: argparse.Namespace) -> int:
 
     if options.repeat < 1:
         raise Error(f"repeat is {options.repeat}; expected at least 1")
+    if options.plot is not None:
+        from fastdllm.bench_plot import SUFFIXES, draw_bench  # says so where matplotlib is missing
+
+        check_writable({"--plot": options.plot})
+        if options.plot.suffix.lower() not in SUFFIXES:
+            raise Error(f"--plot {options.plot}: expected a name that ends in .png or .svg")
     if options.prompt is not None:
         llm = LLM(
             options.package, threads=options.threads, backend=options.backend, device=options.device
@@ -394,6 +389,16 @@ def _bench(options: argparse.Namespace) -> int:
     if _is_terminal(sys.stderr):
         print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
     naive = results[0].tokens_per_second
+    block_length = options.block_length or engine.package.block_length or 32
+    told = f"{engine.backend}, {options.max_new_tokens} new tokens in blocks of {block_length}"
+    if options.plot is not None:
+        name = options.package.absolute().name
+        write_whole(
+            options.plot,
+            lambda path: draw_bench(
+                results, path, title=name, subtitle=told, repeat=options.repeat
+            ),
+        )
     if options.json:
         rows = [
             dataclasses.asdict(result)
@@ -420,7 +425,6 @@ def _bench(options: argparse.Namespace) -> int:
                 f"{result.outside_microseconds:.0f}",
             ]
         )
-    block_length = options.block_length or engine.package.block_length or 32
-    print(f"{engine.backend}, {options.max_new_tokens} new tokens in blocks of {block_length}")
+    print(told)
     print(table(rows_of_text))
     return 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
-from fastdllm._core import GenerationConfig
+from fastdllm._core import Error, GenerationConfig
 
 
 def integer(text: str) -> int:
@@ -80,9 +81,19 @@ def add_config(command: argparse.ArgumentParser) -> None:
 
 def config_of(options: argparse.Namespace) -> GenerationConfig:
     """Return the config of parsed options: threshold 0.9 unless they name a rule or a schedule."""
-    fields = {name: getattr(options, name) for name in GenerationConfig().to_dict()}
-    rules = ("steps", "steps_per_block", "eps", "factor", "threshold", "frechet", "entropy_bound")
-    by_schedule = fields["remasking"] in ("entropy", "sequential", "origin")
-    if not by_schedule and all(fields[name] is None for name in rules):
-        fields["threshold"] = 0.9
-    return GenerationConfig(**fields)
+    from fastdllm.llm import config_with
+
+    return config_with(**{name: getattr(options, name) for name in GenerationConfig().to_dict()})
+
+
+def read_prompt(text: str) -> str:
+    """Return a prompt as an option gives it; - is standard input's. Errors: Error."""
+    if text == "-":
+        if sys.stdin is None:
+            raise Error("the prompt is to be read from standard input, which is closed")
+        text = sys.stdin.read().rstrip("\n")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Error("the prompt is not valid UTF-8") from None
+    return text

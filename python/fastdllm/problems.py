@@ -45,6 +45,11 @@ def read_problems(path: Path) -> list[Problem]:
     return problems
 
 
+def is_prompt(value: object) -> bool:
+    """Tell whether a value is text, a list of messages or a list of token ids."""
+    return isinstance(value, str) or _is_messages(value) or _is_ids(value)
+
+
 def is_right(text: str, answer: str) -> bool:
     """Tell whether a text gives the answer.
 
@@ -85,7 +90,7 @@ def _problem(line: str, number: int, where: str) -> Problem:
     if key not in item:
         raise Error(f"{where}: has no 'prompt'; found {', '.join(map(repr, item)) or 'nothing'}")
     prompt, answer = item[key], item.get("answer")
-    if not (isinstance(prompt, str) or _is_messages(prompt) or _is_ids(prompt)):
+    if not is_prompt(prompt):
         raise Error(
             f"{where}: {key} is {_shown(prompt)}; expected text, messages with 'role' and"
             " 'content', or token ids"

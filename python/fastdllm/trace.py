@@ -1,17 +1,17 @@
 """What each pass of an answer did, as plain values: for JSON, pages and pictures.
 
-A trace document is the object
-
-    {"package": str, "prompt": str, "config": {...}, "num_positions": int, "block_length": int,
-     "passes": [PassFacts, ...], "completion": {"text", "finish_reason", "num_passes", ...}}
+A trace document is the JSON of TraceDocument.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from fastdllm._core import CommitEvent
+from fastdllm._core import CommitEvent, GenerationConfig
+from fastdllm.answer import Completion
+from fastdllm.llm import LLM, Stop
 from fastdllm.text import TextCodec
 
 MASK = "\u2591"  # how a text shows a position that is still masked
@@ -37,6 +37,41 @@ class PassFacts(TypedDict):
     tokens: list[str]
     text: str
     seconds: float
+
+
+class CompletionFacts(TypedDict):
+    """An answer's end: what Completion and its stats say.
+
+    tokens_per_forward: completion_tokens, which count no padding, by num_passes. seconds: from the
+    request to its end.
+    """
+
+    text: str
+    finish_reason: str
+    num_passes: int
+    refresh_passes: int
+    step_passes: int
+    prompt_tokens: int
+    completion_tokens: int
+    tokens_per_forward: float
+    seconds: float
+
+
+class TraceDocument(TypedDict):
+    """An answer and all its passes.
+
+    package: the package's name. config: GenerationConfig's fields. num_positions: new positions
+    that were asked for, of which blocks behind the end of the answer are in no pass.
+    block_length: of a block; the first and the last one may be shorter.
+    """
+
+    package: str
+    prompt: str
+    config: dict[str, Any]
+    num_positions: int
+    block_length: int
+    passes: list[PassFacts]
+    completion: CompletionFacts
 
 
 class Canvas:
@@ -80,3 +115,52 @@ def current_text(codec: TextCodec, token_ids: Mapping[int, int], end: int) -> st
         parts += [codec.decode(run), MASK]
         run = []
     return "".join([*parts, codec.decode(run)])
+
+
+def make_trace(
+    llm: LLM,
+    prompt: str,
+    config: GenerationConfig,
+    *,
+    package: str,
+    stop: Stop = None,
+    raw: bool = False,
+) -> TraceDocument:
+    """Answer a prompt and keep what every pass did. package: the name that the document gives.
+
+    Errors: as LLM.generate().
+    """
+    canvas = Canvas(llm.codec)
+    passes: list[PassFacts] = []
+    start = time.perf_counter()
+
+    def take(event: CommitEvent) -> None:
+        passes.append(canvas.take(event, time.perf_counter() - start))
+
+    completion = llm.generate(prompt, config, stop=stop, on_commit=take, raw=raw)
+    seconds = time.perf_counter() - start
+    return {
+        "package": package,
+        "prompt": prompt,
+        "config": config.to_dict(),
+        "num_positions": config.max_new_tokens,
+        "block_length": config.block_length or llm.engine.package.block_length or 32,
+        "passes": passes,
+        "completion": describe_completion(completion, seconds),
+    }
+
+
+def describe_completion(completion: Completion, seconds: float) -> CompletionFacts:
+    """Return an answer's facts; seconds: since the request was made."""
+    stats = completion.stats
+    return {
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "num_passes": completion.num_passes,
+        "refresh_passes": stats.refresh_passes,
+        "step_passes": stats.step_passes,
+        "prompt_tokens": completion.prompt_tokens,
+        "completion_tokens": completion.completion_tokens,
+        "tokens_per_forward": completion.completion_tokens / max(1, completion.num_passes),
+        "seconds": seconds,
+    }

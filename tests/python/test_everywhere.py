@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from test_service import Service, running
 
 import fastdllm
 from fastdllm import GenerationConfig
@@ -17,6 +16,7 @@ from fastdllm import GenerationConfig
 from conftest import ROOT, PackageOf
 from programs import program, run_program
 from test_cli import OTHER_QUESTION, QUESTION
+from test_service import Service, running
 
 AARCH64 = ROOT / ".deps" / "aarch64"
 

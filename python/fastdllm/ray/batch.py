@@ -1,0 +1,332 @@
+"""A data set of prompts to a data set of answers, on the workers of a Ray cluster.
+
+    python -m fastdllm.ray.batch PACKAGE INPUT OUTPUT [--replicas 2 --threads 1] [options]
+
+The input's rows are numbered and cut into shards. Ray Data hands shards to a pool of actors with an
+engine each, restarts an actor that dies and hands its shard out again; the actor writes the shard
+beside its place and renames it. A shard has one name, so a row cannot be written twice, and it is
+there or not, so a restarted job does what is missing. Row r is decoded with the seed `seed + r`:
+its answer does not depend on who computes it, or when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+import ray.exceptions
+
+from fastdllm._core import (
+    ConfigError,
+    Error,
+    GenerationConfig,
+    NumericError,
+    read_package,
+)
+from fastdllm.answer import stop_strings
+from fastdllm.llm import LLM, default_config
+from fastdllm.ray import shards as output
+from fastdllm.ray.rows import Row, Shard, read_rows, scan_input
+from fastdllm.text import TextError
+from fastdllm.version import __version__
+
+ON_ERROR = ("record", "fail")
+_ATTEMPTS = 6  # at a shard whose workers die, before it is held to be the cause
+# What a row can be blamed for; every other error stops the job.
+_ROW_ERRORS = (ConfigError, NumericError, TextError, TypeError, ValueError, OverflowError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a job is: rows written, of them by this run, and failed in this run; seconds of it."""
+
+    rows: int
+    num_rows: int
+    new_rows: int
+    failed: int
+    completion_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What an actor needs to know."""
+
+    package: str
+    output: str
+    formats: tuple[str, ...]
+    prompt_column: str
+    id_column: str | None
+    config: GenerationConfig
+    stop: tuple[str, ...]
+    raw: bool
+    on_error: str
+    engine: dict[str, Any]
+
+
+def answer_dataset(
+    package: str | os.PathLike[str],
+    input_path: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    *,
+    config: GenerationConfig | None = None,
+    stop: str | Sequence[str] | None = None,
+    raw: bool = False,
+    prompt_column: str = "prompt",
+    id_column: str | None = None,
+    formats: Sequence[str] = ("parquet",),
+    shard_rows: int = 256,
+    on_error: str = "record",
+    fresh: bool = False,
+    replicas: int = 1,
+    threads: int = 1,
+    max_batch: int = 8,
+    backend: str = "auto",
+    device: str = "cpu",
+    on_progress: Callable[[Progress], None] | None = None,
+) -> output.Summary:
+    """Answer every row of a .jsonl or .parquet file, or of a folder of such; return the counts.
+
+    Package, input and output are paths that every worker sees. config (None = default_config()),
+    stop, raw: as LLM's; row r has the seed config.seed + r. prompt_column: text, messages or token
+    ids. id_column: text or integers, copied as text. formats: of 'parquet' and 'jsonl'.
+    shard_rows: rows of an output file, which are decoded together and lost together when a worker
+    dies. on_error: 'record' writes a bad row's error in its place, 'fail' ends the job at it.
+    fresh: throw away what the output folder holds of another job. replicas: engines, each with
+    `threads` cores, and a GPU where the device is one; max_batch, backend, device: the engine's.
+    on_progress: called in the beginning and after every shard.
+
+    A job that ended early goes on where it stopped when it is started again; what has been written
+    stays. Ray is started here if it is not running. Errors: Error, before work starts, for a bad
+    argument, an unreadable input, or a folder of another job; later for a full disk, a backend that
+    fails, a worker that dies with the same shard 6 times.
+    """
+    started = time.monotonic()
+    folder, source = Path(output_dir), Path(input_path)
+    config = config or default_config()
+    strings = stop_strings(stop)
+    formats = tuple(name for name in output.FORMATS if name in _checked_formats(formats))
+    for name, value in (
+        ("shard_rows", shard_rows),
+        ("replicas", replicas),
+        ("threads", threads),
+        ("max_batch", max_batch),
+    ):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; expected at least 1")
+    if on_error not in ON_ERROR:
+        raise ConfigError(f"on_error is {on_error!r}; expected {' or '.join(map(repr, ON_ERROR))}")
+    read_package(os.fspath(package))
+    files, shards = scan_input(
+        source, shard_rows=shard_rows, prompt_column=prompt_column, id_column=id_column
+    )
+    job = {
+        "fastdllm_version": __version__,
+        "package_sha256": hashlib.sha256(
+            (Path(package) / "fastdllm.json").read_bytes()
+        ).hexdigest(),
+        "num_rows": sum(file.rows for file in files),
+        "input": [asdict(file) for file in files],
+        "prompt_column": prompt_column,
+        "id_column": id_column,
+        "config": config.to_dict(),
+        "stop": list(strings),
+        "raw": raw,
+        "shard_rows": shard_rows,
+        "formats": list(formats),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise Error(f"{folder}: not usable as a folder: {problem}") from None
+    with output.only_job(folder):
+        output.begin(folder, job, fresh=fresh)
+        missing = [shard for shard in shards if not output.is_done(folder, shard, formats)]
+        report = _Report(job["num_rows"], missing, started, on_progress)
+        work = _Work(
+            package=str(Path(package).absolute()),
+            output=str(folder.absolute()),
+            formats=formats,
+            prompt_column=prompt_column,
+            id_column=id_column,
+            config=config,
+            stop=strings,
+            raw=raw,
+            on_error=on_error,
+            engine={
+                "threads": threads,
+                "max_batch": max_batch,
+                "max_waiting": shard_rows,
+                "backend": backend,
+                "device": device,
+            },
+        )
+        if missing:
+            _run(work, missing, replicas, report)
+        return output.finish(folder, shards, formats)
+
+
+def _checked_formats(formats: Sequence[str]) -> Sequence[str]:
+    if isinstance(formats, str):
+        formats = (formats,)
+    if not formats or not set(formats) <= set(output.FORMATS):
+        raise ConfigError(f"formats is {formats!r}; expected of {', '.join(output.FORMATS)}")
+    return formats
+
+
+class _Report:
+    """Adds up what shards say."""
+
+    def __init__(
+        self,
+        num_rows: int,
+        missing: Sequence[Shard],
+        started: float,
+        tell: Callable[[Progress], None] | None,
+    ) -> None:
+        self._num_rows, self._started, self._tell = num_rows, started, tell
+        self._before = num_rows - sum(shard.num_rows for shard in missing)
+        self._new_rows = self._failed = self._tokens = 0
+        self.add()
+
+    def add(self, rows: int = 0, failed: int = 0, completion_tokens: int = 0) -> None:
+        """Add a shard and tell."""
+        self._new_rows += rows
+        self._failed += failed
+        self._tokens += completion_tokens
+        if self._tell is not None:
+            self._tell(
+                Progress(
+                    rows=self._before + self._new_rows,
+                    num_rows=self._num_rows,
+                    new_rows=self._new_rows,
+                    failed=self._failed,
+                    completion_tokens=self._tokens,
+                    seconds=time.monotonic() - self._started,
+                )
+            )
+
+
+def _run(work: _Work, missing: Sequence[Shard], replicas: int, report: _Report) -> None:
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    needs = {"CPU": work.engine["threads"]}
+    if work.engine["device"] != "cpu":
+        needs["GPU"] = 1
+    wanted = min(replicas, len(missing))
+    free = ray.available_resources()
+    room = min(int(free.get(name, 0) // amount) for name, amount in needs.items())
+    done = ray.data.from_items(
+        [asdict(shard) for shard in missing], override_num_blocks=len(missing)
+    ).map(
+        _Answerer,
+        fn_constructor_args=(work,),
+        # The job starts with the replicas that there is room for, and grows with the cluster.
+        compute=ray.data.ActorPoolStrategy(
+            min_size=max(1, min(room, wanted)), max_size=wanted, max_tasks_in_flight_per_actor=1
+        ),
+        num_cpus=needs["CPU"],
+        num_gpus=needs.get("GPU"),
+    )
+    try:
+        for result in done.iter_rows():
+            if result["problem"]:
+                raise Error(result["problem"])
+            report.add(result["rows"], result["failed"], result["completion_tokens"])
+    except ray.exceptions.RayError as problem:
+        raise Error(f"the job stopped: {str(problem).strip().splitlines()[-1]}") from problem
+
+
+class _Answerer:
+    """An actor: an engine that answers shard after shard."""
+
+    def __init__(self, work: _Work) -> None:
+        self._work = work
+        self._llm: LLM | None = None
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Answer a shard and write it; return its counts, or what stops the job."""
+        counts: dict[str, Any] = {"rows": 0, "failed": 0, "completion_tokens": 0, "problem": ""}
+        shard = Shard(**item)
+        try:
+            with output.attempt(Path(self._work.output), shard, _ATTEMPTS):
+                records = self._answer(shard)
+        except (Error, OSError) as problem:
+            return counts | {"problem": str(problem)}
+        counts["rows"] = len(records)
+        counts["failed"] = sum(record["error"] is not None for record in records)
+        counts["completion_tokens"] = sum(record["completion_tokens"] or 0 for record in records)
+        return counts
+
+    def _answer(self, shard: Shard) -> list[output.Record]:
+        work = self._work
+        if self._llm is None:
+            self._llm = LLM(work.package, **work.engine)
+            _check_config(self._llm, work.config)
+        rows = read_rows(shard, prompt_column=work.prompt_column, id_column=work.id_column)
+        records = asyncio.run(_answer_all(self._llm, rows, work))
+        output.write_shard(Path(work.output), shard, work.formats, records)
+        return records
+
+
+def _check_config(llm: LLM, config: GenerationConfig) -> None:
+    """Refuse once what every row would be refused for. Errors: ConfigError."""
+    token = 0 if llm.engine.package.mask_token_id != 0 else 1
+    llm.engine.submit([token], config).cancel()
+
+
+async def _answer_all(llm: LLM, rows: Sequence[Row], work: _Work) -> list[output.Record]:
+    """Answer rows together, each with its own outcome."""
+    tasks = [asyncio.ensure_future(_answer(llm, row, work)) for row in rows]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _answer(llm: LLM, row: Row, work: _Work) -> output.Record:
+    seed = (work.config.seed + row.number) % 2**64
+    record: output.Record = {
+        "row": row.number,
+        "id": row.id,
+        "text": None,
+        "finish_reason": None,
+        "stop": None,
+        "seed": seed,
+        "prompt_tokens": None,
+        "completion_tokens": None,
+        "num_passes": None,
+        "error": row.error,
+    }
+    if row.error is None:
+        config = GenerationConfig(**work.config.to_dict() | {"seed": seed})  # type: ignore[arg-type]
+        try:
+            answer = await llm.agenerate(row.prompt, config, stop=work.stop, raw=work.raw)
+            record["text"] = answer.text
+            record["finish_reason"] = answer.finish_reason
+            record["stop"] = answer.stop
+            record["prompt_tokens"] = answer.prompt_tokens
+            record["completion_tokens"] = answer.completion_tokens
+            record["num_passes"] = answer.num_passes
+        except _ROW_ERRORS as problem:
+            record["error"] = str(problem) or type(problem).__name__
+    if record["error"] is not None and work.on_error == "fail":
+        raise Error(f"row {row.number}: {record['error']}")
+    return record
+
+
+if __name__ == "__main__":
+    from fastdllm.ray.batch_cli import main
+
+    raise SystemExit(main())

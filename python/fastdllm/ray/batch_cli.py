@@ -1,0 +1,122 @@
+"""The command line of a batch job: python -m fastdllm.ray.batch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import ray
+
+from fastdllm._core import Error
+from fastdllm.cli_config import add_config, config_of, integer
+from fastdllm.ray.batch import ON_ERROR, Progress, answer_dataset
+from fastdllm.ray.shards import FORMATS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a job; 0 success, 1 failure, one line on stderr, 2 wrong usage, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    progress = _Progress()
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress is shown here
+    try:
+        config = config_of(options)
+        if options.address is not None:
+            ray.init(options.address, log_to_driver=False, logging_level="ERROR")
+        summary = answer_dataset(
+            options.package,
+            options.input,
+            options.output,
+            config=config,
+            stop=options.stop,
+            raw=options.raw,
+            prompt_column=options.prompt_column,
+            id_column=options.id_column,
+            formats=options.format or ("parquet",),
+            shard_rows=options.shard_rows,
+            on_error=options.on_error,
+            fresh=options.fresh,
+            replicas=options.replicas,
+            threads=options.threads,
+            max_batch=options.max_batch,
+            backend=options.backend,
+            device=options.device,
+            on_progress=progress.show,
+        )
+    except KeyboardInterrupt:
+        progress.end()
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (Error, OSError, ConnectionError) as problem:
+        progress.end()
+        print(f"fastdllm.ray.batch: error: {problem}", file=sys.stderr)
+        return 1
+    progress.end()
+    print(json.dumps(asdict(summary)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fastdllm.ray.batch",
+        description="Answer every row of a data set on a Ray cluster. Started again, it goes on.",
+    )
+    parser.add_argument("package", type=Path)
+    parser.add_argument("input", type=Path, help="a .jsonl or .parquet file, or a folder of such")
+    parser.add_argument("output", type=Path, help="a folder that every worker sees")
+    parser.add_argument("--prompt-column", default="prompt", help="default: prompt")
+    parser.add_argument("--id-column", help="copied to the answers; default: none")
+    parser.add_argument("--format", action="append", choices=FORMATS, help="default: parquet")
+    parser.add_argument(
+        "--shard-rows", type=integer, default=256, help="rows of an output file; default 256"
+    )
+    parser.add_argument(
+        "--on-error",
+        choices=ON_ERROR,
+        default="record",
+        help="write a bad row's error in its place (the default), or end the job at it",
+    )
+    parser.add_argument("--fresh", action="store_true", help="throw away what the output holds")
+    parser.add_argument("--replicas", type=integer, default=1, help="engines; default 1")
+    parser.add_argument("--threads", type=integer, default=1, help="cores of each; default 1")
+    parser.add_argument("--max-batch", type=integer, default=8, help="rows decoded together")
+    parser.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt"), default="auto")
+    parser.add_argument("--device", default="cpu", help="cpu (the default), or cuda: a GPU each")
+    parser.add_argument("--address", help="of the cluster, or auto; default: RAY_ADDRESS, or here")
+    parser.add_argument(
+        "--raw", action="store_true", help="take prompts as they stand, without chat template"
+    )
+    parser.add_argument("--stop", action="append", metavar="TEXT", help="end answers before it")
+    add_config(parser)
+    return parser
+
+
+class _Progress:
+    """On stderr: one line in place on a terminal, else a line per shard."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr is not None and sys.stderr.isatty()
+
+    def show(self, progress: Progress) -> None:
+        """Show how far the job is."""
+        line = f"{progress.rows}/{progress.num_rows} rows"
+        if progress.new_rows:
+            line += f", {progress.new_rows / progress.seconds:.1f} rows/s"
+            line += f", {progress.completion_tokens / progress.seconds:.0f} tokens/s"
+        elif progress.rows:
+            line += " were there already"
+        if progress.failed:
+            line += f", {progress.failed} failed"
+        if self._live:
+            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
+        elif sys.stderr is not None:
+            print(line, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._live:
+            print(file=sys.stderr)

@@ -1,0 +1,82 @@
+"""The application: routes, what stands around them, and errors in OpenAI's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import takewhile
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from fastdllm._core import Error
+from fastdllm.llm import LLM
+from fastdllm.serve import requests
+from fastdllm.serve.errors import ApiError, api_error
+from fastdllm.serve.gate import Gate
+from fastdllm.serve.routes import PAGE, PageFiles, router
+from fastdllm.serve.serving import Serving, call_of
+from fastdllm.serve.settings import Settings
+from fastdllm.version import __version__
+
+_BODIES = [kind for kind in vars(requests).values() if hasattr(kind, "model_fields")]
+_FIELDS = frozenset(name for body in _BODIES for name in body.model_fields)
+
+
+def create_app(models: Mapping[str, LLM], settings: Settings | None = None) -> FastAPI:
+    """Return the application that serves packages by name.
+
+    Its app.state.serving.draining makes it refuse new requests. Errors: ValueError for no package.
+    """
+    app = FastAPI(
+        title="fastdllm",
+        version=__version__,
+        description="Diffusion language models behind OpenAI's routes.",
+        docs_url=None,  # these pages would load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.serving = serving = Serving(models, settings or Settings())
+    app.include_router(router)
+    app.mount("/page", PageFiles(directory=PAGE, check_dir=False))
+    for kind in (ApiError, Error):
+        app.add_exception_handler(kind, _failed)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    methods = {path: set(of_path) for path, of_path in app.openapi()["paths"].items()}
+    app.add_middleware(
+        Gate,
+        serving=serving,
+        routes=["/", *(path for path in methods if "{" not in path)],
+        posts=[path for path in methods if "post" in methods[path]],
+    )
+    return app
+
+
+async def _failed(request: Request, problem: Exception) -> Response:
+    told = api_error(problem)
+    assert told is not None
+    call_of(request).error = told.name
+    return told.response()
+
+
+async def _http_error(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, HTTPException)
+    status = problem.status_code
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status)
+    told = ApiError(status, str(problem.detail), code=code, headers=problem.headers)
+    return await _failed(request, told)
+
+
+async def _invalid(request: Request, problem: Exception) -> Response:
+    """Answer a body that is not what the schema says, by its first error."""
+    assert isinstance(problem, RequestValidationError)
+    first = problem.errors()[0]
+    name = first.get("ctx", {}).get("name")
+    # Behind the fields' names come those of the types that a union tried.
+    known = takewhile(lambda part: isinstance(part, int) or part in _FIELDS, first["loc"][1:])
+    path = [*known] if name is None else [*known, name]
+    where = ".".join(map(str, path)) or None
+    message = first["msg"] if name is not None or where is None else f"{where}: {first['msg']}"
+    code = None if name is None else "unsupported_parameter"
+    return await _failed(request, ApiError(400, message, param=where, code=code))

@@ -1,0 +1,99 @@
+"""Errors as OpenAI's clients expect them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+from starlette.responses import JSONResponse
+
+from fastdllm._core import ConfigError, Error, GenerationConfig, OverloadedError
+from fastdllm.text import TextError
+
+_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+_FIELDS = frozenset(GenerationConfig().to_dict())
+
+
+class ErrorFacts(BaseModel):
+    """What an error says; param names the field that it is about."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """Body of every response that is no success."""
+
+    error: ErrorFacts
+
+
+class ApiError(Exception):
+    """A request that ends with an HTTP status and a message."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        if status in (429, 503):
+            self.headers.setdefault("retry-after", "1")
+        kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+        self.body = ErrorBody(error=ErrorFacts(message=message, type=kind, param=param, code=code))
+
+    @property
+    def name(self) -> str:
+        """What the log calls it; a message may hold what a client wrote."""
+        return self.body.error.code or self.body.error.type
+
+    def response(self) -> JSONResponse:
+        """Return it as a response."""
+        return JSONResponse(self.body.model_dump(), self.status, headers=self.headers)
+
+
+class ClientGone(Exception):
+    """The client closed its connection: nobody reads an answer."""
+
+
+def unexpected() -> ApiError:
+    """Return what a client hears of an error that is ours; the log has the rest."""
+    return ApiError(500, "the server met an unexpected error; its log says more", code="internal")
+
+
+def api_error(problem: Exception) -> ApiError | None:
+    """Return what a client hears of an error of fastdllm; None for any other error."""
+    message = str(problem)
+    match problem:
+        case ApiError():
+            return problem
+        case OverloadedError():
+            return ApiError(429, message, code="overloaded")
+        case ConfigError():
+            return ApiError(400, message, param=_param(message), code=_code(message))
+        case TextError():
+            return ApiError(400, message, param="messages")
+        case Error():
+            return ApiError(500, message, code="engine_error")
+    return None
+
+
+def _param(message: str) -> str | None:
+    """Return the option that GenerationConfig's message begins with."""
+    found = re.match(r"\w+", message)
+    if found is None:
+        return None
+    name = {"max_new_tokens": "max_tokens"}.get(found[0], found[0])
+    return name if found[0] in _FIELDS else "prompt" if name == "prompt" else None
+
+
+def _code(message: str) -> str | None:
+    return "context_length_exceeded" if "longer than the model's context" in message else None

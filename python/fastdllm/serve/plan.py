@@ -1,0 +1,139 @@
+"""From a request's body to what the engine is asked: everything that can be refused is, here."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anyio import to_thread
+
+from fastdllm._core import GenerationConfig
+from fastdllm.llm import LLM, Prompt, config_with
+from fastdllm.serve.errors import ApiError
+from fastdllm.serve.requests import ChatRequest, CompletionRequest, GenerationBody
+from fastdllm.serve.settings import Settings
+
+_LARGE = 4096  # characters from which on text is encoded beside the event loop
+_INT64 = 2**63
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A prompt's ids, and the config of each answer to it. tokens: a suffix's included."""
+
+    ids: list[int]
+    tokens: int
+    configs: tuple[GenerationConfig, ...]
+
+
+async def encode(llm: LLM, prompt: Prompt, *, raw: bool, size: int) -> list[int]:
+    """Return a prompt's ids; text of many characters (size) is encoded on another thread."""
+    call = functools.partial(llm.encode, prompt, raw=raw)
+    return await to_thread.run_sync(call) if size > _LARGE else call()
+
+
+async def questions_of(
+    body: ChatRequest | CompletionRequest, llm: LLM, settings: Settings
+) -> list[Question]:
+    """Encode the prompts and check what they ask for.
+
+    Errors: ApiError; ConfigError of an option; TextError of the chat template.
+    """
+    prompts = _prompts(body)
+    answers = body.n or 1
+    if len(prompts) * answers > settings.max_choices:
+        raise ApiError(
+            400,
+            f"{len(prompts)} prompts times n = {answers} are more than {settings.max_choices}"
+            " answers, this server's limit",
+            param="n",
+        )
+    _check(body)
+    raw = isinstance(body, CompletionRequest)
+    suffix = (body.suffix if isinstance(body, CompletionRequest) else None) or ""
+    behind = len(await encode(llm, suffix, raw=True, size=len(suffix)))
+    found = []
+    for prompt, size in prompts:
+        if size > 64 * settings.max_prompt_tokens:  # characters: not worth encoding
+            raise _too_long(f"more than {settings.max_prompt_tokens}", settings, raw)
+        ids = await encode(llm, prompt, raw=raw, size=size)
+        tokens = len(ids) + behind
+        if tokens > settings.max_prompt_tokens:
+            raise _too_long(str(tokens), settings, raw)
+        room = llm.engine.package.max_context_length - tokens
+        first = _config(body, settings, room)
+        configs = (first, *(_with_seed(first, first.seed + i) for i in range(1, answers)))
+        found.append(Question(ids=ids, tokens=tokens, configs=configs))
+    return found
+
+
+def _too_long(count: str, settings: Settings, raw: bool) -> ApiError:
+    return ApiError(
+        400,
+        f"the prompt has {count} tokens; this server's limit is {settings.max_prompt_tokens}",
+        param="prompt" if raw else "messages",
+        code="context_length_exceeded",
+    )
+
+
+def _prompts(body: ChatRequest | CompletionRequest) -> list[tuple[Prompt, int]]:
+    """Return each prompt and its size in characters or ids."""
+    if isinstance(body, ChatRequest):
+        messages = [message.plain() for message in body.messages]
+        return [(messages, sum(len(message["content"]) for message in messages))]
+    prompt = body.prompt
+    if isinstance(prompt, str):
+        return [(prompt, len(prompt))]
+    if isinstance(prompt[0], int):
+        return [(_ids(prompt), len(prompt))]
+    return [(one if isinstance(one, str) else _ids(one), len(one)) for one in prompt]
+
+
+def _ids(prompt: Sequence[object]) -> list[int]:
+    return [token for token in prompt if isinstance(token, int)]
+
+
+def _check(body: ChatRequest | CompletionRequest) -> None:
+    """Refuse fields that do not go together."""
+    if body.diffusing and not body.stream:
+        raise ApiError(400, "diffusing needs stream: true", param="diffusing")
+    if body.stream_options is not None and not body.stream:
+        raise ApiError(400, "stream_options need stream: true", param="stream_options")
+    if isinstance(body, CompletionRequest):
+        if body.echo and body.logprobs is not None:
+            raise ApiError(
+                400,
+                "logprobs with echo asks for the prompt's, which diffusion does not give",
+                param="logprobs",
+            )
+        together = {"stream": body.stream, "stop": body.stop, "echo": body.echo}
+        for name, value in together.items():
+            if body.suffix is not None and value:
+                raise ApiError(400, f"this server cannot honour {name} with suffix", param=name)
+
+
+def _config(body: GenerationBody, settings: Settings, room: int) -> GenerationConfig:
+    limits = body.limits()
+    if len(set(limits.values())) > 1:
+        raise ApiError(
+            400, f"{' and '.join(limits)} differ; expected one of them", param=[*limits][-1]
+        )
+    tokens = max(1, min(settings.default_tokens, room))
+    for name, value in limits.items():
+        if value > settings.max_tokens:
+            raise ApiError(
+                400, f"{name} is {value}; this server's limit is {settings.max_tokens}", param=name
+            )
+        tokens = value
+    options = body.options()
+    for name, value in options.items():
+        if isinstance(value, int) and not -_INT64 <= value < _INT64 and name != "seed":
+            raise ApiError(400, f"{name} is out of range", param=name)
+    return config_with(**options | {"max_new_tokens": tokens})
+
+
+def _with_seed(config: GenerationConfig, seed: int) -> GenerationConfig:
+    options: dict[str, Any] = config.to_dict() | {"seed": seed % 2**64}
+    return GenerationConfig(**options)

@@ -1,0 +1,213 @@
+"""Bodies of requests: OpenAI's fields that diffusion can honour, and GenerationConfig's.
+
+Any other field is refused by name before anything runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from fastdllm._core import GenerationConfig
+
+# OpenAI's fields that are not honoured, with the values that ask for nothing.
+_REFUSED: dict[str, tuple[Any, ...]] = {
+    "tools": ([],),
+    "tool_choice": ("none",),
+    "parallel_tool_calls": (True, False),  # says nothing without tools
+    "functions": ([],),
+    "function_call": ("none",),
+    "tool_calls": ([],),
+    "response_format": ({"type": "text"},),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "top_logprobs": (0,),
+    "best_of": (1,),
+    "audio": (),
+    "modalities": (["text"],),
+    "prediction": (),
+    "reasoning_effort": (),
+    "verbosity": (),
+    "web_search_options": (),
+    "refusal": (),
+    "annotations": ([],),
+}
+# Fields that change no answer. They are taken as they come and not read.
+_UNREAD = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
+
+Text = Annotated[str, Field(max_length=2**24)]
+Token = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Body(BaseModel):
+    """An object whose unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        taken: dict[str, Any] = {}
+        for name, value in given.items():
+            if name in cls.model_fields:
+                taken[name] = value
+            elif name in _REFUSED:
+                if value is not None and not any(_same(value, one) for one in _REFUSED[name]):
+                    raise _refusal(name, "this server cannot honour {name}; leave it out")
+            elif value is not None or name not in _UNREAD:
+                near = difflib.get_close_matches(name, cls.model_fields, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise _refusal(name[:80], "unknown field {name}" + hint)
+        return taken
+
+
+def _same(value: Any, neutral: Any) -> bool:
+    return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+
+
+def _refusal(name: str, template: str) -> PydanticCustomError:
+    return PydanticCustomError("unsupported", template, {"name": name})
+
+
+class TextPart(Body):
+    """A piece of a message."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class ChatMessage(Body):
+    """A turn of a conversation. Roles are what the package's chat template takes."""
+
+    role: Annotated[str, Field(min_length=1, max_length=64)]
+    content: Text | list[TextPart]
+    name: str | None = None
+
+    def plain(self) -> dict[str, str]:
+        """Return it as a chat template takes it."""
+        content = self.content
+        if not isinstance(content, str):
+            content = "".join(part.text for part in content)
+        named = {} if self.name is None else {"name": self.name}
+        return {"role": self.role, "content": content, **named}
+
+
+class StreamOptions(Body):
+    """Of a stream. include_usage: a last chunk with the usage of the whole request."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] = False
+
+
+class GenerationBody(Body):
+    """What a chat and a completion have in common: OpenAI's fields, then GenerationConfig's."""
+
+    model: str | None = Field(None, description="absent: the only package that is served")
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    diffusing: bool = Field(False, description="with stream: a chunk per pass, with what it did")
+    n: Annotated[int, Field(ge=1, le=1024)] | None = 1
+    stop: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4)]
+        | None
+    ) = None
+    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    user: Any = None
+    metadata: Any = None
+    store: Any = None
+    service_tier: Any = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
+
+    # GenerationConfig checks ranges; here are types. None is the same as absent.
+    max_new_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    block_length: int | None = None
+    sub_block_length: int | None = None
+    steps: int | None = None
+    steps_per_block: int | None = None
+    eps: float | None = None
+    threshold: float | None = None
+    threshold_decay: float | None = None
+    factor: float | None = None
+    frechet: float | None = None
+    entropy_bound: float | None = None
+    cache: Literal["auto", "none", "prefix", "dual"] | None = None
+    suffix_window: int | None = None
+    refresh_interval: int | None = None
+    deferred_window: int | None = None
+    refresh_tokens: int | None = None
+    remasking: (
+        Literal["low_confidence", "random", "margin", "entropy", "sequential", "origin"] | None
+    ) = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], float] | None = None
+    banned_token_ids: Annotated[list[Token], Field(max_length=2**16)] | None = None
+    alg_temp: float | None = None
+    cfg_scale: float | None = None
+    seed: int | None = None
+    editing_threshold: float | None = None
+    max_post_steps: int | None = None
+    stop_token_ids: Annotated[list[Token], Field(max_length=2**16)] | None = None
+    stop_at: Literal["token", "block"] | None = None
+    ignore_eos: bool | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of GenerationConfig that the request names."""
+        named = {name: getattr(self, name) for name in GenerationConfig().to_dict()}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def limits(self) -> dict[str, int]:
+        """Return what the request says of the number of new tokens, by the field's name."""
+        names = ("max_tokens", "max_completion_tokens", "max_new_tokens")
+        given = {name: getattr(self, name, None) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def stop_strings(self) -> tuple[str, ...]:
+        """Return the strings before which an answer ends."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class ChatRequest(GenerationBody):
+    """Body of /v1/chat/completions."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    logprobs: bool | None = False
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+
+
+class CompletionRequest(GenerationBody):
+    """Body of /v1/completions. A prompt is taken as it stands, without chat template."""
+
+    prompt: (
+        Text
+        | Annotated[list[Text], Field(min_length=1)]
+        | Annotated[list[Token], Field(min_length=1)]
+        | Annotated[list[Annotated[list[Token], Field(min_length=1)]], Field(min_length=1)]
+    )
+    suffix: Text | None = Field(None, description="text behind the answer; not with stream")
+    echo: bool | None = False
+    logprobs: Annotated[int, Field(ge=0, le=1)] | None = None
+
+
+class TokenizeRequest(Body):
+    """Body of /v1/tokenize: a prompt as it stands, or messages through the chat template."""
+
+    model: str | None = None
+    prompt: Text | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+
+
+class DetokenizeRequest(Body):
+    """Body of /v1/detokenize."""
+
+    model: str | None = None
+    token_ids: list[Token]

@@ -1,0 +1,50 @@
+"""What a server allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from fastdllm._core import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Limits and keys of a server. Errors: ConfigError.
+
+    api_keys: one of them has to come with every request to /v1, none = open. protect_metrics: the
+    same for /metrics. default_tokens: max_tokens of a request that names none. max_choices: answers
+    of one request, prompts times n. request_seconds: from a request's arrival to its last byte,
+    waiting included. head_seconds, body_seconds: for the client to send them. grace_seconds: for
+    running requests when the server is told to stop.
+    """
+
+    api_keys: tuple[str, ...] = ()
+    protect_metrics: bool = False
+    default_tokens: int = 128
+    max_tokens: int = 4096
+    max_prompt_tokens: int = 32768
+    max_choices: int = 16
+    max_body_bytes: int = 2**20
+    max_connections: int = 1024
+    request_seconds: float = 600.0
+    body_seconds: float = 10.0
+    head_seconds: float = 10.0
+    keep_alive_seconds: int = 15
+    grace_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            least = 0 if field.name == "grace_seconds" else 1 if isinstance(value, int) else 0.01
+            if not least <= value <= 2**40:
+                raise ConfigError(f"{field.name} is {value}; expected a number from {least} up")
+        if self.default_tokens > self.max_tokens:
+            raise ConfigError(
+                f"default_tokens is {self.default_tokens}; expected at most max_tokens,"
+                f" {self.max_tokens}"
+            )
+        for key in self.api_keys:
+            if not key.isascii() or not key.isprintable() or not key.strip() or " " in key:
+                raise ConfigError("an API key is not usable; expected printable ASCII, no spaces")

@@ -146,7 +146,7 @@ class _Terminal:
             readline.parse_and_bind("set enable-bracketed-paste off")
 
     def talk(self) -> int:
-        print("/help lists commands. Ctrl-C ends an answer, at the prompt the program.")
+        print("/help lists commands. Ctrl-C ends an answer, at the prompt the chat.")
         while (text := self._read()) is not None:
             if not text:
                 continue

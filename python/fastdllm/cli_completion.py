@@ -32,5 +32,5 @@ def _complete_paths(parser: argparse.ArgumentParser, file: object, folder: objec
             for command in action.choices.values():
                 _complete_paths(command, file, folder)
         elif action.type is Path:
-            is_folder = action.dest in ("package", "checkpoint")
+            is_folder = action.dest in ("package", "packages", "checkpoint")
             action.complete = folder if is_folder else file  # type: ignore[attr-defined]

@@ -286,9 +286,10 @@ class FastdllmLM(TemplateLM):  # type: ignore[misc]
         self,
         requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]],
         disable_tqdm: bool = False,
-        **_: Any,
+        **options: Any,
     ) -> list[tuple[float, bool]]:
         """Score continuations; greedy is false where check_greedy is."""
+        options = self._likelihood | options
         found = []
         for key, context, continuation in tqdm(requests, desc="likelihoods", disable=disable_tqdm):
             room = self.max_length - len(continuation)
@@ -297,9 +298,7 @@ class FastdllmLM(TemplateLM):  # type: ignore[misc]
                     f"a continuation has {len(continuation)} tokens; the context has room for"
                     f" {self.max_length - self._info.min_prompt_length}"
                 )
-            one = log_likelihood(
-                self.llm.engine, self._fit(context, room), continuation, **self._likelihood
-            )
+            one = log_likelihood(self.llm.engine, self._fit(context, room), continuation, **options)
             self.likelihoods.append(one)
             found.append((one.log_likelihood, bool(one.greedy)))
             if key is not None:
@@ -319,7 +318,7 @@ class FastdllmLM(TemplateLM):  # type: ignore[misc]
                 context_len=1,
             )
             pairs = [(None, *make_disjoint_window(window)) for window in windows]
-            scores = self._loglikelihood_tokens(pairs, disable_tqdm=True)
+            scores = self._loglikelihood_tokens(pairs, disable_tqdm=True, check_greedy=False)
             found.append(sum(score for score, _ in scores))
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, found[-1])
         return found

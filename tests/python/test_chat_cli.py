@@ -1,4 +1,4 @@
-"""`fastdllm chat` and `fastdllm completion`: piped, on a terminal, and what is kept."""
+"""`fastdllm chat`: piped, on a terminal, what is drawn, and what is kept."""
 
 from __future__ import annotations
 
@@ -430,55 +430,3 @@ def test_nothing_behind_the_end_of_text_is_drawn() -> None:
         console.print(view)
 
     assert captured.get().splitlines() == ["a\u2591", "block 1 · pass 1 · 1.0 tokens per pass"]
-
-
-# --- completion -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["ch"], {"check", "chat"}),
-        (["chat", "--thr"], {"--threads", "--threshold", "--threshold-decay"}),
-        (["chat", "--cache", "d"], {"dual"}),
-        (["generate", "pack"], {"packages"}),
-        (["tune", "packages", "prob"], {"problems.jsonl"}),
-    ],
-)
-def test_bash_completes_commands_options_values_and_paths(
-    words: list[str], expected: set[str], tmp_path: Path
-) -> None:
-    pytest.importorskip("shtab")
-    (tmp_path / "packages").mkdir()
-    (tmp_path / "problems.jsonl").touch()
-    script = subprocess.run(
-        [*COMMAND, "completion", "bash"], capture_output=True, text=True, check=True
-    ).stdout
-    (tmp_path / "script").write_text(script, "utf-8")
-    asked = (
-        'source ./script; COMP_WORDS=(fastdllm "$@"); COMP_CWORD=$#; '
-        "$(complete -p fastdllm | sed 's/.*-F \\([^ ]*\\).*/\\1/'); "
-        "printf '%s\\n' \"${COMPREPLY[@]}\""
-    )
-
-    found = subprocess.run(
-        ["bash", "-c", asked, "bash", *words],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert {word.strip("/ ") for word in found.stdout.splitlines()} == expected
-
-
-@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
-def test_other_shells_get_a_script(shell: str) -> None:
-    pytest.importorskip("shtab")
-
-    found = subprocess.run(
-        [*COMMAND, "completion", shell], capture_output=True, text=True, check=True
-    )
-
-    assert "fastdllm" in found.stdout
-    assert "chat" in found.stdout

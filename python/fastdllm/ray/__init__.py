@@ -16,9 +16,7 @@ __all__ = ["answer_dataset", "build_app"]
 
 _missing = [name for name in ("ray", "pyarrow") if importlib.util.find_spec(name) is None]
 if _missing:
-    raise ImportError(
-        f"fastdllm.ray needs {' and '.join(_missing)}: pip install 'fastdllm[ray]'"
-    )
+    raise ImportError(f"fastdllm.ray needs {' and '.join(_missing)}: pip install 'fastdllm[ray]'")
 
 
 def __getattr__(name: str) -> Any:

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = config_of(options)
         if options.address is not None:
-            ray.init(options.address, log_to_driver=False, logging_level="ERROR")
+            ray.init(options.address, log_to_driver=False, logging_level=logging.ERROR)
         summary = answer_dataset(
             options.package,
             options.input,
@@ -84,9 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--replicas", type=integer, default=1, help="engines; default 1")
     parser.add_argument("--threads", type=integer, default=1, help="cores of each; default 1")
     parser.add_argument("--max-batch", type=integer, default=8, help="rows decoded together")
-    parser.add_argument(
-        "--backend", choices=("auto", "onnxruntime", "tensorrt"), default="auto"
-    )
+    parser.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt"), default="auto")
     parser.add_argument("--device", default="cpu", help="cpu (the default), or cuda: a GPU each")
     parser.add_argument("--address", help="of the cluster, or auto; default: RAY_ADDRESS, or here")
     parser.add_argument(

@@ -1,9 +1,9 @@
 """The output of a batch job: a file per shard and format, whole or not there.
 
-    OUTPUT/job.json                      what the job is: it goes on only as the same job
-    OUTPUT/parquet/rows-000000000256.parquet   a shard, by the number of its first row
-    OUTPUT/jsonl/rows-000000000256.jsonl
-    OUTPUT/summary.json                  the counts, when every row is there
+OUTPUT/job.json                      what the job is: it goes on only as the same job
+OUTPUT/parquet/rows-000000000256.parquet   a shard, by the number of its first row
+OUTPUT/jsonl/rows-000000000256.jsonl
+OUTPUT/summary.json                  the counts, when every row is there
 """
 
 from __future__ import annotations

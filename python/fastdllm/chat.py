@@ -132,8 +132,11 @@ class Conversation:
         if not isinstance(found, dict):
             raise Error(f"{path}: expected an object with messages, config and stats")
         messages = _messages(path, found.get("messages"))
+        fields = found.get("config", {})
+        if not isinstance(fields, dict):
+            raise Error(f"{path}: config: expected an object")
         try:
-            config = GenerationConfig(**found.get("config", {}))
+            config = GenerationConfig(**fields)
         except (TypeError, ConfigError) as problem:
             raise Error(f"{path}: config: {problem}") from None
         stats = found.get("stats", [])

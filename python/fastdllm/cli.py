@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from fastdllm._core import Error, precisions
 from fastdllm.cli_chat import add_chat
 from fastdllm.cli_completion import add_completion
-from fastdllm.cli_config import add_config, config_of, integer
+from fastdllm.cli_config import add_config, config_of, integer, read_prompt
 from fastdllm.cli_serve import add_serve
 from fastdllm.cli_trace import add_trace, check_writable, write_whole
 from fastdllm.cli_tune import add_tune
@@ -241,18 +241,6 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def _read_prompt(text: str) -> str:
-    if text == "-":
-        if sys.stdin is None:
-            raise Error("the prompt is to be read from standard input, which is closed")
-        text = sys.stdin.read().rstrip("\n")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Error("the prompt is not valid UTF-8") from None
-    return text
-
-
 def _generate(options: argparse.Namespace) -> int:
     from fastdllm.answer import facts_of
     from fastdllm.llm import LLM
@@ -267,9 +255,9 @@ def _generate(options: argparse.Namespace) -> int:
     llm = LLM(
         options.package, threads=options.threads, backend=options.backend, device=options.device
     )
-    prompts = [_read_prompt(prompt) for prompt in prompts]
+    prompts = [read_prompt(prompt) for prompt in prompts]
     if options.infill is not None:
-        gaps = enumerate(re.split(r"\{(\d+)\}", _read_prompt(options.infill)))
+        gaps = enumerate(re.split(r"\{(\d+)\}", read_prompt(options.infill)))
         parts = [int(part) if i % 2 else part for i, part in gaps if part]
         answers = [llm.infill(parts, config, prompt=(prompts or [None])[0], raw=options.raw)]
     elif streams and len(prompts) == 1:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
-from fastdllm._core import GenerationConfig
+from fastdllm._core import Error, GenerationConfig
 
 
 def integer(text: str) -> int:
@@ -83,3 +84,16 @@ def config_of(options: argparse.Namespace) -> GenerationConfig:
     from fastdllm.llm import config_with
 
     return config_with(**{name: getattr(options, name) for name in GenerationConfig().to_dict()})
+
+
+def read_prompt(text: str) -> str:
+    """Return a prompt as an option gives it; - is standard input's. Errors: Error."""
+    if text == "-":
+        if sys.stdin is None:
+            raise Error("the prompt is to be read from standard input, which is closed")
+        text = sys.stdin.read().rstrip("\n")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Error("the prompt is not valid UTF-8") from None
+    return text

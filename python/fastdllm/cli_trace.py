@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastdllm._core import Error
-from fastdllm.cli_config import add_config, config_of
+from fastdllm.cli_config import add_config, config_of, read_prompt
 
 
 def add_trace(command: argparse.ArgumentParser) -> None:
     """Add the options of `fastdllm trace` to a command with PACKAGE and the engine's options."""
-    command.add_argument("--prompt", required=True, help="the question")
+    command.add_argument("--prompt", required=True, help="the question; - reads standard input")
     command.add_argument(
         "--raw", action="store_true", help="take the prompt as it stands, without chat template"
     )
@@ -42,11 +42,8 @@ def run_trace(options: argparse.Namespace) -> int:
     check_writable(paths)
     if options.png is not None:
         from fastdllm.trace_png import draw_png  # says so where matplotlib is missing
-    try:
-        options.prompt.encode()
-    except UnicodeEncodeError:
-        raise Error("the prompt is not valid UTF-8") from None
     config = config_of(options)
+    prompt = read_prompt(options.prompt)
 
     from fastdllm.llm import LLM
     from fastdllm.trace import make_trace
@@ -57,7 +54,7 @@ def run_trace(options: argparse.Namespace) -> int:
     )
     trace = make_trace(
         llm,
-        options.prompt,
+        prompt,
         config,
         package=options.package.absolute().name,
         stop=options.stop,
@@ -78,9 +75,12 @@ def run_trace(options: argparse.Namespace) -> int:
 
 def check_writable(paths: dict[str, Path | None]) -> None:
     """Refuse names of files that could not be written, by their option. Errors: Error."""
+    taken: dict[Path, str] = {}
     for option, path in paths.items():
         if path is None:
             continue
+        if (other := taken.setdefault(path.absolute(), option)) != option:
+            raise Error(f"{option} {path}: {other} names the same file")
         if path.is_dir():
             raise Error(f"{option} {path}: is a folder; expected the name of a file")
         if not path.absolute().parent.is_dir():

@@ -25,6 +25,7 @@ from fastdllm.answer import (
 )
 from fastdllm.check import read_metadata
 from fastdllm.engine import Engine
+from fastdllm.infill import InfillCanvas
 from fastdllm.text import Message, TextCodec
 
 Prompt = str | Sequence[Message] | Sequence[int] | NDArray[np.int32]
@@ -284,39 +285,33 @@ class LLM:
         Errors: TypeError; ConfigError, also for a text that holds the mask token, or where there is
         no gap.
         """
-        if isinstance(parts, str | bytes) or not isinstance(parts, Sequence):
-            raise TypeError(f"parts is {parts!r}; expected a list of str (text) and int (gaps)")
-        mask = self.engine.package.mask_token_id
-        canvas = [] if prompt is None else self.encode(prompt, raw=raw)
-        if mask in canvas:
-            raise ConfigError("the prompt holds the mask token; expected gaps in the parts only")
-        start = len(canvas)
-        gaps: list[slice] = []
-        for number, part in enumerate(parts):
-            if isinstance(part, str):
-                ids = self.codec.encode(part)
-                if mask in ids:
-                    raise ConfigError(f"parts[{number}] is {part!r}; write a gap as a number")
-            else:
-                ids = [mask] * operator.index(part)
-                if not ids:
-                    raise ConfigError(f"parts[{number}] is {part}; expected a gap of 1 or more")
-                gaps.append(slice(len(canvas), len(canvas) + len(ids)))
-            canvas += ids
-        result = self.engine.infill(canvas, config or default_config(), on_commit)
-        filled = sum(gap.stop - gap.start for gap in gaps)
-        return Completion(
-            text=self.codec.decode(result.token_ids[start:]),
-            token_ids=result.token_ids[start:],
-            logprobs=result.logprobs[start:],
-            finish_reason=result.finish_reason,
-            stop=None,
-            num_passes=result.num_passes,
-            prompt_tokens=len(canvas) - filled,
-            completion_tokens=filled,
-            stats=result.stats,
-            filled=tuple(self.codec.decode(result.token_ids[gap]) for gap in gaps),
+        canvas = self._canvas(parts, prompt, raw)
+        return canvas.filled(self.engine.infill(canvas.ids, config or default_config(), on_commit))
+
+    async def ainfill(
+        self,
+        parts: Sequence[str | int],
+        config: GenerationConfig | None = None,
+        *,
+        prompt: Prompt | None = None,
+        on_commit: CommitCallback | None = None,
+        raw: bool = False,
+    ) -> Completion:
+        """Fill gaps as infill() does, in an event loop. Cancelling the task cancels the request."""
+        canvas = self._canvas(parts, prompt, raw)
+        done = asyncio.Event()
+        request = self.engine.submit_infill(
+            canvas.ids, config or default_config(), on_commit, _on_loop(done.set)
         )
+        try:
+            await done.wait()
+            return canvas.filled(request.result())
+        finally:
+            request.cancel()
+
+    def _canvas(self, parts: Sequence[str | int], prompt: Prompt | None, raw: bool) -> InfillCanvas:
+        ids = [] if prompt is None else self.encode(prompt, raw=raw)
+        return InfillCanvas(self.codec, ids, parts, self.engine.package.mask_token_id)
 
     def _answers(
         self,

@@ -14,10 +14,11 @@ PAGE = Path(__file__).parent / "serve" / "page"
 
 def draw_html(trace: TraceDocument) -> str:
     """Return the file's text. It asks for nothing from elsewhere, and its CSP forbids it."""
+    scripts = [_page_file(name) for name in ("trace_picture.js", "trace_view.js")]
     parts = {
         "TITLE": escape(f"fastdllm trace: {trace['package']}"),
         "STYLE": _page_file("trace_view.css"),
-        "SCRIPT": _page_file("trace_view.js"),
+        "SCRIPT": re.sub(r"(?m)^import .*\n", "", "\n".join(scripts)),  # one script holds both
         "DATA": json_in_html(trace),
     }
     return re.sub(r"\{\{([A-Z]+)\}\}", lambda found: parts[found[1]], _page_file("trace.html"))

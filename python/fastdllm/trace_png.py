@@ -100,7 +100,9 @@ def draw_png(trace: TraceDocument, path: Path) -> None:
     canvas.draw()
     picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
     # A palette: the same picture in a quarter of the bytes.
-    picture.convert("RGB").quantize(128).save(path, format="png", optimize=True)
+    picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
+        path, format="png", optimize=True
+    )
 
 
 def _mark_axes(axes: Any, trace: TraceDocument, columns: int, rows: int, slot: float) -> None:

@@ -403,7 +403,8 @@ class Terminal:
         if child == 0:
             os.execve(str(args[0]), list(map(str, args)), ENVIRONMENT)
         self._child = child
-        self.shown = ""
+        self.shown = ""  # behind what was waited for
+        self.all_shown = ""
 
     def type(self, text: str) -> None:
         os.write(self._file, text.encode())
@@ -415,7 +416,8 @@ class Terminal:
             left = start + seconds - time.monotonic()
             assert left > 0, f"{text!r} did not come; shown: {self.shown!r}"
             if select.select([self._file], [], [], left)[0]:
-                self.shown += os.read(self._file, 4096).decode()
+                read = os.read(self._file, 4096).decode(errors="replace")
+                self.shown, self.all_shown = self.shown + read, self.all_shown + read
         self.shown = self.shown.split(text, 1)[1]
 
     def end(self) -> int:

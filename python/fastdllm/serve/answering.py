@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from functools import partial
 
-from fastdllm._core import CommitEvent
+from fastdllm._core import CommitEvent, GenerationConfig
 from fastdllm.answer import Answer, Completion, StreamEvent
 from fastdllm.llm import LLM
 from fastdllm.serve.plan import Question
@@ -48,6 +49,9 @@ class Answers:
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, (number, told))
 
+    def __len__(self) -> int:
+        return len(self.answers)
+
     async def events(self) -> AsyncGenerator[tuple[int, StreamEvent], None]:
         """Yield (number, event) as they come, each answer's completion last.
 
@@ -69,9 +73,47 @@ class Answers:
         for answer in self.answers:
             answer.cancel()
 
-    def seconds(self) -> float:
-        """Return the time since the answers were submitted."""
-        return time.monotonic() - self.started
+
+class Infills:
+    """The same of gaps in front of a text: each question's answer ends where the suffix begins.
+
+    A gap has max_new_tokens tokens and is filled to its end.
+    """
+
+    def __init__(self, llm: LLM, questions: Sequence[Question], suffix: str) -> None:
+        self.started = time.monotonic()
+        self._llm = llm
+        self._suffix = suffix
+        self._asked = [(question.ids, one) for question in questions for one in question.configs]
+        self._tasks: list[asyncio.Task[Completion]] = []
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    async def events(self) -> AsyncGenerator[tuple[int, StreamEvent], None]:
+        """Yield each answer's completion. Errors: the engine's; ConfigError, OverloadedError."""
+        self._tasks = [asyncio.ensure_future(self._fill(*asked)) for asked in self._asked]
+        try:
+            for number, task in enumerate(self._tasks):
+                completion = await task
+                yield number, StreamEvent(piece="", text=completion.text, completion=completion)
+        finally:
+            self.cancel()
+
+    async def _fill(self, ids: list[int], config: GenerationConfig) -> Completion:
+        gap = config.max_new_tokens
+        whole = await self._llm.ainfill([gap, self._suffix], config, prompt=ids)
+        return replace(
+            whole,
+            text=whole.filled[0],
+            token_ids=whole.token_ids[:gap],
+            logprobs=whole.logprobs[:gap],
+        )
+
+    def cancel(self) -> None:
+        """End what still runs before its next pass."""
+        for task in self._tasks:
+            task.cancel()
 
 
 def stats_of(completion: Completion, seconds: float) -> Stats:

@@ -21,9 +21,10 @@ _INT64 = 2**63
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A prompt's ids, and the config of each answer to it."""
+    """A prompt's ids, and the config of each answer to it. tokens: a suffix's included."""
 
     ids: list[int]
+    tokens: int
     configs: tuple[GenerationConfig, ...]
 
 
@@ -51,17 +52,20 @@ async def questions_of(
         )
     _check(body)
     raw = isinstance(body, CompletionRequest)
+    suffix = (body.suffix if isinstance(body, CompletionRequest) else None) or ""
+    behind = len(await encode(llm, suffix, raw=True, size=len(suffix)))
     found = []
     for prompt, size in prompts:
         if size > 64 * settings.max_prompt_tokens:  # characters: not worth encoding
             raise _too_long(f"more than {settings.max_prompt_tokens}", settings, raw)
         ids = await encode(llm, prompt, raw=raw, size=size)
-        if len(ids) > settings.max_prompt_tokens:
-            raise _too_long(str(len(ids)), settings, raw)
-        room = llm.engine.package.max_context_length - len(ids)
+        tokens = len(ids) + behind
+        if tokens > settings.max_prompt_tokens:
+            raise _too_long(str(tokens), settings, raw)
+        room = llm.engine.package.max_context_length - tokens
         first = _config(body, settings, room)
         configs = (first, *(_with_seed(first, first.seed + i) for i in range(1, answers)))
-        found.append(Question(ids=ids, configs=configs))
+        found.append(Question(ids=ids, tokens=tokens, configs=configs))
     return found
 
 
@@ -104,8 +108,10 @@ def _check(body: ChatRequest | CompletionRequest) -> None:
                 "logprobs with echo asks for the prompt's, which diffusion does not give",
                 param="logprobs",
             )
-        if body.suffix is not None:
-            raise ApiError(400, "this server cannot honour suffix; leave it out", param="suffix")
+        together = {"stream": body.stream, "stop": body.stop, "echo": body.echo}
+        for name, value in together.items():
+            if body.suffix is not None and value:
+                raise ApiError(400, f"this server cannot honour {name} with suffix", param=name)
 
 
 def _config(body: GenerationBody, settings: Settings, room: int) -> GenerationConfig:

@@ -22,7 +22,8 @@ const POLICIES = {
 
 let turns = []; // { prompt, kind, text, trace, complete }
 let running = null; // the AbortController of the request under way
-let sent = {}; // the last value of each policy
+let models = new Map(); // facts of each, by name
+const sent = {}; // the last value of each policy
 
 // --- options ---
 
@@ -52,6 +53,13 @@ function summarize() {
   const { name } = POLICIES[byId("policy").value];
   byId("summary").textContent = `(${name.toLowerCase()} ${byId("value").value}, cache ${byId("cache").value},`
     + ` ${form.elements.max_new_tokens.value} new tokens)`;
+}
+
+function chooseModel() {
+  const facts = models.get(byId("model").value) ?? {};
+  form.elements.block_length.placeholder = facts.block_length ?? 32;
+  for (const option of byId("kind").options) option.disabled = facts.chat === false && option.value !== "raw";
+  if (byId("kind").selectedOptions[0].disabled) byId("kind").value = "raw"; // it has no chat template
 }
 
 // --- errors ---
@@ -226,9 +234,11 @@ async function listModels() {
   try {
     const response = await ask("v1/models", { headers: headers(byId("key").value) });
     const chosen = byId("model").value;
-    const names = (await response.json()).data.map((model) => model.id);
-    byId("model").replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
+    models = new Map((await response.json()).data.map((model) => [model.id, model.fastdllm ?? {}]));
+    byId("model").replaceChildren(
+      ...[...models.keys()].map((name) => new Option(name, name, false, name === chosen)));
     clearError();
+    chooseModel();
   } catch (problem) {
     showError(problem);
   }
@@ -247,8 +257,10 @@ function save(name, type, content) {
 async function saveHtml() {
   const { trace } = view;
   try {
-    const [template, STYLE, SCRIPT] = await Promise.all(
-      ["trace.html", "trace_view.css", "trace_view.js"].map(async (name) => (await ask(`page/${name}`)).text()));
+    const names = ["trace.html", "trace_view.css", "trace_picture.js", "trace_view.js"];
+    const [template, STYLE, ...scripts] = await Promise.all(
+      names.map(async (name) => (await ask(`page/${name}`)).text()));
+    const SCRIPT = scripts.join("\n").replace(/^import .*\n/gm, ""); // one script holds both
     const DATA = JSON.stringify(trace).replace(/[<>&]/g, (one) => `\\u00${one.charCodeAt(0).toString(16)}`);
     const TITLE = `fastdllm trace: ${trace.package}`.replace(/[<>&"]/g, (one) => `&#${one.charCodeAt(0)};`);
     const parts = { TITLE, STYLE, SCRIPT, DATA };
@@ -305,6 +317,7 @@ byId("save-json").addEventListener("click", () =>
   save("trace.json", "application/json", `${JSON.stringify(view.trace, null, 1)}\n`));
 byId("save-html").addEventListener("click", saveHtml);
 byId("policy").addEventListener("change", choosePolicy);
+byId("model").addEventListener("change", chooseModel);
 byId("options").addEventListener("input", summarize);
 byId("key").value = stored("sessionStorage", "fastdllm-key") ?? "";
 byId("key").addEventListener("change", () => {

@@ -1,29 +1,9 @@
 // Shows a trace: which tokens stand where after each pass, how sure the model was of them, and when
 // each position was unmasked. The page uses it, and so does the file of `fastdllm trace --html`.
 
-const LEVELS = [0.5, 0.7, 0.9, 0.99]; // where a class of confidence ends and the next begins
+import { TracePicture, count, element, level } from "./trace_picture.js";
+
 const LEVEL_NAMES = ["below 0.5", "0.5 to 0.7", "0.7 to 0.9", "0.9 to 0.99", "0.99 and above"];
-const SVG = "http://www.w3.org/2000/svg";
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value !== false && value != null) made.setAttribute(name, value);
-  }
-  made.append(...children);
-  return made;
-}
-
-function shape(tag, attributes) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
-}
-
-function level(confidence) {
-  return LEVELS.filter((end) => confidence >= end).length;
-}
 
 // Text that can be seen: no control, direction or zero-width character is left in it.
 function visible(token) {
@@ -41,10 +21,6 @@ function duration(seconds) {
   return seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(2)} s`;
 }
 
-function count(number, what) {
-  return `${number} ${what}${number === 1 ? "" : /(s|sh)$/.test(what) ? "es" : "s"}`;
-}
-
 export class TraceView {
   // root: an element, whose content is replaced. heading: the tag of the trace's name, or null.
   constructor(root, { heading = null } = {}) {
@@ -52,7 +28,6 @@ export class TraceView {
     this.root = root;
     this.build();
     this.start({ package: "", prompt: "", config: {}, num_positions: 0, block_length: 0 });
-    new ResizeObserver(() => this.later()).observe(this.figure);
   }
 
   build() {
@@ -79,11 +54,7 @@ export class TraceView {
         element("li", {}, element("span", { class: `token sure-${i}`, "aria-hidden": "true" }, "ab"), name)),
       element("li", {}, element("span", { class: "token masked", "aria-hidden": "true" }, "\u2591"), "masked"),
       element("li", {}, element("span", { class: "token sure-4 fresh", "aria-hidden": "true" }, "ab"), "new in this pass"));
-    this.svg = shape("svg", { role: "img" });
-    this.svg.addEventListener("click", (event) => this.pick(event));
-    this.figure = element("figure", {}, this.svg, element("figcaption", {},
-      "When each position was unmasked: passes downwards, positions to the right. \u25b8 at the left:"
-      + " the pass refreshed the cache (or had none)."));
+    this.picture = new TracePicture((pass) => this.show(pass), () => this.later());
     this.rows = element("tbody");
     const head = ["pass", "kind", "block", "committed", "lowest confidence", "rows", "time", "text"];
     this.table = element("details", {}, element("summary", {}, "Passes as a table"),
@@ -101,7 +72,7 @@ export class TraceView {
       element("div", { class: "steps", role: "group", "aria-label": "Passes" },
         this.first, this.back, this.player, this.next, this.last,
         element("label", {}, "Pass", this.slider)),
-      this.told, this.tokens, this.about, this.legend, this.figure,
+      this.told, this.tokens, this.about, this.legend, this.picture.figure,
       element("details", {}, element("summary", {}, "Answer as text"), this.answer),
       this.table,
       element("details", {}, element("summary", {}, "Options"), this.config)));
@@ -124,7 +95,6 @@ export class TraceView {
     this.chips = new Map();
     this.shown = 0;
     this.selected = null;
-    this.drawn = -1; // passes in the picture and the table
     this.tokens.replaceChildren();
     this.rows.replaceChildren();
     this.render();
@@ -153,7 +123,6 @@ export class TraceView {
   // The answer is complete: completion is the trace document's, or as much of it as is known.
   finish(completion) {
     this.trace.completion = completion;
-    this.drawn = -1;
     this.rows.replaceChildren();
     this.later();
   }
@@ -203,7 +172,8 @@ export class TraceView {
     this.renderFacts();
     this.renderTokens(now);
     this.tellToken();
-    this.draw();
+    this.picture.draw(this.trace, this.blocks, this.shown);
+    this.renderTable();
     this.prompt.textContent = this.trace.prompt;
     this.answer.textContent = this.trace.completion?.text ?? passes.at(-1)?.text ?? "";
     this.config.textContent = JSON.stringify(this.trace.config, null, 1);
@@ -255,6 +225,7 @@ export class TraceView {
       box.firstChild.textContent = `${name} ${start} to ${end - 1}${state}`;
     });
     for (const [position, chip] of this.chips) this.renderChip(chip, position, now);
+    this.reveal(this.tokens.querySelector(".current, .window"));
     const end = this.blocks.at(-1)?.[1] ?? 0;
     const rest = this.trace.num_positions - end;
     this.rest?.remove();
@@ -264,6 +235,14 @@ export class TraceView {
       this.rest = element("p", { class: "rest" }, `${count(rest, "position")} ${why}.`);
       this.tokens.after(this.rest);
     }
+  }
+
+  // Scroll the tokens, and nothing around them, to where an element is.
+  reveal(inside) {
+    if (!inside) return;
+    const [box, frame] = [inside.getBoundingClientRect(), this.tokens.getBoundingClientRect()];
+    if (box.bottom > frame.bottom) this.tokens.scrollTop += box.bottom - frame.bottom;
+    if (box.top < frame.top) this.tokens.scrollTop -= frame.top - box.top;
   }
 
   addBlock(number) {
@@ -297,9 +276,10 @@ export class TraceView {
     if (this.trace.config.deferred_window != null && now && position >= now.block_start && position < now.block_end) {
       classes.push("window");
     }
-    const told = this.describe(position, one);
-    if (chip.title !== told) {
-      chip.title = told;
+    const state = `${one?.pass} ${position >= end}`;
+    if (chip.state !== state) {
+      chip.state = state;
+      const told = chip.title = this.describe(position, one);
       chip.setAttribute("aria-label", told);
       chip.textContent = !one ? "\u2591" : position >= end ? "\u00b7" : visible(one.token);
     }
@@ -360,58 +340,9 @@ export class TraceView {
     this.about.textContent = this.describe(this.selected, this.at(this.selected)) + edits;
   }
 
-  // The picture and the table: their content changes with the passes, the band with what is shown.
-  draw() {
-    const { passes, completion } = this.trace;
-    const width = Math.max(200, this.figure.clientWidth - 2);
-    const left = 34, bottom = 18;
-    const columns = Math.max(1, this.blocks.at(-1)?.[1] ?? 1);
-    const height = Math.max(3, Math.min(18, 320 / Math.max(1, passes.length)));
-    const across = (width - left - 4) / columns;
-    const down = (number) => 4 + (number - 1) * height;
-    if (this.drawn !== passes.length || this.width !== width) {
-      this.drawn = passes.length;
-      this.width = width;
-      this.figure.hidden = passes.length === 0;
-      const total = down(passes.length + 1) + bottom;
-      this.svg.setAttribute("viewBox", `0 0 ${width} ${total}`);
-      const drawn = [];
-      this.band = shape("rect", { class: "band", x: 0, width, height });
-      drawn.push(this.band);
-      for (const [start] of this.blocks) {
-        drawn.push(shape("path", { class: "border", d: `M${left + start * across} 0V${total - bottom + 4}` }));
-        const text = shape("text", { x: left + start * across + 2, y: total - 4 });
-        text.textContent = columns * across / this.blocks.length > 28 ? start : "";
-        drawn.push(text);
-      }
-      passes.forEach((pass, i) => {
-        pass.positions.forEach((position, n) => {
-          const late = position >= (completion?.completion_tokens ?? Infinity) ? " late" : "";
-          drawn.push(shape("rect", {
-            class: `cell sure-${level(pass.confidences[n])}${late}`,
-            x: left + position * across, y: down(i + 1) + 0.5,
-            width: Math.max(1, across - 1), height: Math.max(1, height - 1),
-          }));
-        });
-        if (pass.refreshed) {
-          const [y, size] = [down(i + 1) + height / 2, Math.min(5, Math.max(2, height / 2 - 1))];
-          drawn.push(shape("path", { class: "refresh", d: `M${left - 9} ${y - size}l7 ${size}l-7 ${size}z` }));
-        }
-        if (height >= 11 || i === 0 || i === passes.length - 1) {
-          const text = shape("text", { x: left - 13, y: down(i + 1) + height / 2 + 4, "text-anchor": "end" });
-          text.textContent = i + 1;
-          drawn.push(text);
-        }
-      });
-      this.svg.replaceChildren(...drawn);
-      const refreshes = passes.flatMap((pass, i) => (pass.refreshed ? [i + 1] : []));
-      this.svg.setAttribute("aria-label", `${count(columns, "position")} unmasked in`
-        + ` ${count(passes.length, "pass")}; refreshes: ${refreshes.join(", ") || "none"}.`
-        + " The table below has the same facts.");
-    }
-    this.band.setAttribute("y", down(this.shown));
-    this.band.setAttribute("visibility", this.shown ? "visible" : "hidden");
+  renderTable() {
     if (!this.table.open) return;
+    const { passes } = this.trace;
     for (let i = this.rows.children.length; i < passes.length; i += 1) {
       const pass = passes[i];
       const lowest = pass.confidences.length ? Math.min(...pass.confidences).toPrecision(4) : "\u2013";
@@ -426,14 +357,5 @@ export class TraceView {
     const kept = pass.tokens.filter((_, i) => pass.positions[i] < end);
     const behind = pass.tokens.length - kept.length;
     return kept.map(visible).join(" ") + (behind ? ` (and ${behind} behind the end)` : "");
-  }
-
-  // A click in the picture shows the pass of that row.
-  pick(event) {
-    const box = this.svg.getBoundingClientRect();
-    const passes = this.trace.passes.length;
-    const height = Math.max(3, Math.min(18, 320 / Math.max(1, passes)));
-    const y = (event.clientY - box.top) * this.svg.viewBox.baseVal.height / box.height;
-    this.show(Math.min(passes, Math.floor((y - 4) / height) + 1));
   }
 }

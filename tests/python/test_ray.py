@@ -204,7 +204,7 @@ def test_two_replicas_serve_openai_routes_and_one_that_dies_comes_back(
         port = free.getsockname()[1]
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     try:
-        arguments = {"package": str(package_of("tiny_math")), "num_replicas": 2, "max_tokens": 64}
+        arguments = {"package": str(package_of("tiny_math")), "num_replicas": 2, "max_tokens": 128}
         serve.run(build_app(ServeArgs(**arguments)))
         url = f"http://127.0.0.1:{port}/v1/chat/completions"
         body = {"messages": [{"role": "user", "content": questions[0]}], "max_tokens": 64}
@@ -224,7 +224,7 @@ def test_two_replicas_serve_openai_routes_and_one_that_dies_comes_back(
         deltas = [json.loads(event)["choices"][0]["delta"] for event in events[:-1]]
         assert "".join(delta.get("content") or "" for delta in deltas) == answer
         assert events[-1] == "[DONE]"
-        refused = httpx.post(url, json=body | {"max_tokens": 65}, timeout=SECONDS)
+        refused = httpx.post(url, json=body | {"max_tokens": 129}, timeout=SECONDS)
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "max_tokens")
 
         first, second = workers("ServeReplica")

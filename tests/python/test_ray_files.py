@@ -170,9 +170,10 @@ def test_rows_whose_workers_die_again_and_again_end_the_job(tmp_path: Path) -> N
         shards.attempt(tmp_path, SHARD, 2),
     ):
         pass
+    shards.begin(tmp_path, JOB, fresh=False)  # the job is started again
     with shards.attempt(tmp_path, SHARD, 2):
         pass
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize(

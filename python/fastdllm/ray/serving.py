@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ray import serve
 
 from fastdllm._core import ConfigError, GenerationConfig, OverloadedError, read_package
@@ -61,7 +61,11 @@ class ServeArgs(BaseModel):
             if name not in known:
                 names = ", ".join(sorted(known | set(type(self).model_fields)))
                 raise ConfigError(f"there is no argument {name!r}; expected of {names}")
-        return TypeAdapter(Settings).validate_python(given)
+        try:
+            return TypeAdapter(Settings).validate_python(given)
+        except ValidationError as problem:
+            first = problem.errors(include_url=False)[0]
+            raise ConfigError(": ".join([*map(str, first["loc"]), first["msg"]])) from None
 
 
 def build_app(args: ServeArgs) -> serve.Application:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -46,7 +47,10 @@ _ROW_ERRORS = (ConfigError, NumericError, TextError, TypeError, ValueError, Over
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a job is: rows written, of them by this run, and failed in this run; seconds of it."""
+    """How far a job is.
+
+    rows: written, of num_rows. new_rows, failed, completion_tokens, seconds: of this run.
+    """
 
     rows: int
     num_rows: int
@@ -128,12 +132,13 @@ def answer_dataset(
     files, shards = scan_input(
         source, shard_rows=shard_rows, prompt_column=prompt_column, id_column=id_column
     )
+    num_rows = sum(file.rows for file in files)
     job = {
         "fastdllm_version": __version__,
         "package_sha256": hashlib.sha256(
             (Path(package) / "fastdllm.json").read_bytes()
         ).hexdigest(),
-        "num_rows": sum(file.rows for file in files),
+        "num_rows": num_rows,
         "input": [asdict(file) for file in files],
         "prompt_column": prompt_column,
         "id_column": id_column,
@@ -150,7 +155,7 @@ def answer_dataset(
     with output.only_job(folder):
         output.begin(folder, job, fresh=fresh)
         missing = [shard for shard in shards if not output.is_done(folder, shard, formats)]
-        report = _Report(job["num_rows"], missing, started, on_progress)
+        report = _Report(num_rows, missing, started, on_progress)
         work = _Work(
             package=str(Path(package).absolute()),
             output=str(folder.absolute()),
@@ -217,7 +222,7 @@ class _Report:
 
 def _run(work: _Work, missing: Sequence[Shard], replicas: int, report: _Report) -> None:
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     needs = {"CPU": work.engine["threads"]}

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = config_of(options)
         if options.address is not None:
-            ray.init(options.address, log_to_driver=False, logging_level="ERROR")
+            ray.init(options.address, log_to_driver=False, logging_level=logging.ERROR)
         summary = answer_dataset(
             options.package,
             options.input,

@@ -1,0 +1,146 @@
+"""The server of fastdllm.serve as an application of Ray Serve: replicas with an engine each.
+
+    serve run fastdllm.ray:build_app package=PACKAGE num_replicas=2 threads=4
+
+Every replica runs the whole application, so its routes, bodies and errors are those of
+`fastdllm serve`; Ray Serve's proxy decides which replica gets a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from ray import serve
+
+from fastdllm._core import ConfigError, GenerationConfig, OverloadedError, read_package
+from fastdllm.cli_serve import KEY_VARIABLE
+from fastdllm.llm import LLM
+from fastdllm.serve import Settings, create_app
+
+_PROXY = ("max_connections", "head_seconds", "keep_alive_seconds")  # Ray Serve's own
+
+
+class ServeArgs(BaseModel):
+    """What build_app takes: these names, and those of fastdllm.serve.Settings.
+
+    package: a folder that every replica sees. name: of the model, None = the folder's. threads,
+    device, backend, max_batch, cache_bytes: the engine's; a replica takes `threads` cores, and a
+    GPU where the device is one. num_replicas: or min_replicas, max_replicas and
+    target_ongoing_requests (a replica's, on average; None = max_batch) for autoscaling.
+    max_ongoing_requests: a replica's at once, None = twice max_batch; more wait at the proxy, up to
+    max_queued_requests. API keys come from the replicas' variable FASTDLLM_API_KEY.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    package: str
+    name: str | None = None
+    threads: int = Field(default=1, ge=1)
+    device: str = "cpu"
+    backend: str = "auto"
+    max_batch: int = Field(default=8, ge=1)
+    cache_bytes: int | None = None
+    num_replicas: int = Field(default=1, ge=1)
+    min_replicas: int | None = Field(default=None, ge=0)
+    max_replicas: int | None = Field(default=None, ge=1)
+    target_ongoing_requests: float | None = Field(default=None, gt=0)
+    max_ongoing_requests: int | None = Field(default=None, ge=1)
+    max_queued_requests: int = Field(default=256, ge=1)
+
+    def settings(self) -> Settings:
+        """Return the server's settings. Errors: ConfigError, also for an unknown name."""
+        given = dict(self.model_extra or {})
+        known = {field.name for field in dataclasses.fields(Settings)} - {"api_keys", *_PROXY}
+        for name in given:
+            if name not in known:
+                names = ", ".join(sorted(known | set(type(self).model_fields)))
+                raise ConfigError(f"there is no argument {name!r}; expected of {names}")
+        try:
+            return TypeAdapter(Settings).validate_python(given)
+        except ValidationError as problem:
+            first = problem.errors(include_url=False)[0]
+            raise ConfigError(": ".join([*map(str, first["loc"]), first["msg"]])) from None
+
+
+def build_app(args: ServeArgs) -> serve.Application:
+    """Return the application: `serve run fastdllm.ray:build_app package=...`, or serve.run().
+
+    Errors: ConfigError, PackageError, before a replica starts.
+    """
+    settings = args.settings()
+    folder = Path(args.package).absolute()
+    read_package(str(folder))
+    name = args.name or folder.name
+    if args.max_replicas is None and args.min_replicas is not None:
+        raise ConfigError("min_replicas needs max_replicas")
+
+    def make() -> FastAPI:
+        """Load the package in a replica."""
+        llm = LLM(
+            folder,
+            threads=args.threads,
+            device=args.device,
+            backend=args.backend,
+            max_batch=args.max_batch,
+            cache_bytes=args.cache_bytes,
+        )
+        key = os.environ.get(KEY_VARIABLE)
+        keys = () if key is None else (key,)
+        return create_app({name: llm}, dataclasses.replace(settings, api_keys=keys))
+
+    class Replica:
+        """The application, and whether its engine works."""
+
+        app: FastAPI  # the ingress gives it
+
+        async def check_health(self) -> None:
+            """Ray Serve replaces the replica where this raises."""
+            for llm in self.app.state.serving.models.values():
+                await check_engine(llm)
+
+    deployment = serve.deployment(name="fastdllm", **_scale(args, settings))
+    return deployment(serve.ingress(make)(Replica)).bind()
+
+
+async def check_engine(llm: LLM, seconds: float = 20) -> None:
+    """Have an idle engine make one pass; one with requests shows by them that it works.
+
+    Errors: what the engine raises; TimeoutError.
+    """
+    load = llm.engine.load()
+    if load.running or load.waiting:
+        return
+    token = 0 if llm.engine.package.mask_token_id != 0 else 1
+    try:
+        await asyncio.wait_for(llm.agenerate([token], GenerationConfig(max_new_tokens=1)), seconds)
+    except OverloadedError:
+        return  # requests came in between
+
+
+def _scale(args: ServeArgs, settings: Settings) -> dict[str, Any]:
+    """Return the deployment's options."""
+    resources: dict[str, float] = {"num_cpus": args.threads}
+    if args.device != "cpu":
+        resources["num_gpus"] = 1
+    options: dict[str, Any] = {
+        "ray_actor_options": resources,
+        "max_ongoing_requests": args.max_ongoing_requests or 2 * args.max_batch,
+        "max_queued_requests": args.max_queued_requests,
+        "graceful_shutdown_timeout_s": settings.grace_seconds,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "health_check_timeout_s": 30,
+    }
+    if args.max_replicas is None:
+        return options | {"num_replicas": args.num_replicas}
+    autoscaling = {
+        "min_replicas": 1 if args.min_replicas is None else args.min_replicas,
+        "max_replicas": args.max_replicas,
+        "target_ongoing_requests": args.target_ongoing_requests or args.max_batch,
+    }
+    return options | {"autoscaling_config": autoscaling}

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 import ray.data
@@ -229,12 +229,12 @@ def _run(work: _Work, missing: Sequence[Shard], replicas: int, report: _Report) 
     if work.engine["device"] != "cpu":
         needs["GPU"] = 1
     wanted = min(replicas, len(missing))
-    free = ray.available_resources()
+    free = cast(Any, ray).available_resources()
     room = min(int(free.get(name, 0) // amount) for name, amount in needs.items())
     done = ray.data.from_items(
         [asdict(shard) for shard in missing], override_num_blocks=len(missing)
     ).map(
-        _Answerer,
+        cast(Any, _Answerer),
         fn_constructor_args=(work,),
         # The job starts with the replicas that there is room for, and grows with the cluster.
         compute=ray.data.ActorPoolStrategy(

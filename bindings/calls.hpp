@@ -48,7 +48,6 @@ class Calls {
   // ends.
   void stay_out_when_closing() noexcept {
     if (!closing_.load() || closer_ == std::this_thread::get_id()) return;
-    nb::set_leak_warnings(false);  // what this thread holds on to is no leak
     running_.fetch_sub(depth_);
     while (true) std::this_thread::sleep_for(std::chrono::hours(1));
   }

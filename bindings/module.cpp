@@ -61,6 +61,7 @@ void bind_errors(nb::module_& m) {
 }  // namespace fastdllm::python
 
 NB_MODULE(_core, m) {
+  nb::set_leak_warnings(false);  // a library does not print; what others hold at exit is theirs
   m.doc() = "The C++ runtime of fastdllm. Use it through the package `fastdllm`.";
   fastdllm::python::bind_errors(m);
   fastdllm::python::bind_config(m);

@@ -161,6 +161,22 @@ def test_a_client_that_leaves_frees_its_place(served: Served, http: Any, stream:
     wait_until(lambda: 'status="499"' in http.get("/metrics").text)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_is_noticed_whatever_it_sent_behind_its_request(
+    served: Served, stream: bool, apart: bool
+) -> None:
+    engine = served.models["tiny_math"].engine
+    content = json.dumps({**ENDLESS, "stream": stream}).encode()
+    asked = served.post_head(TEXT, len(content)) + content
+    with served.connect() as connection:
+        connection.sendall(asked if apart else asked * 2)
+        wait_until(lambda: engine.load().running == 1)
+        connection.sendall(asked)
+    wait_until(lambda: engine.load().running == 0)
+    wait_until(lambda: not served.server.serving.calls)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_while_it_waits_is_not_answered(
     small: fastdllm.LLM, hold: Hold, stream: bool
@@ -186,6 +202,26 @@ def test_a_client_that_does_not_read_its_stream_is_cut(llm: fastdllm.LLM) -> Non
         wait_until(lambda: served.server.serving.calls)
         wait_until(lambda: not served.server.serving.calls)
         wait_until(lambda: not served.server.server_state.connections)
+        connection.close()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_client_that_does_not_read_its_response_is_cut(llm: fastdllm.LLM, kept: bool) -> None:
+    content = json.dumps({"prompt": "1" * 20_000}).encode()
+    more = () if kept else ("Connection: close",)
+    with serving(llm, keep_alive_seconds=1) as served:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.connect(("127.0.0.1", served.port))
+        wait_until(lambda: served.server.server_state.connections)
+        for accepted in served.server.server_state.connections:
+            end = accepted.transport.get_extra_info("socket")
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+        connection.sendall(served.post_head("/v1/tokenize", len(content), *more) + content)
+        wait_until(lambda: served.server.serving.calls)
+        wait_until(lambda: not served.server.serving.calls)
+        wait_until(lambda: not served.server.server_state.connections)
+        assert len(received(connection)) < 100_000  # it was cut: the response is larger
         connection.close()
 
 

@@ -19,11 +19,11 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from fastdllm.llm import LLM
 from fastdllm.serve.app import create_app
+from fastdllm.serve.connection import MOST_HEAD_BYTES
 from fastdllm.serve.errors import ApiError
 from fastdllm.serve.serving import Serving
 from fastdllm.serve.settings import Settings
 
-_MOST_HEAD_BYTES = 2**16
 _LAST_SECONDS = 1.0  # for requests that are cut to tell their clients
 _MOST_FRAMING = 8  # times the largest body: a chunk of one byte takes six
 
@@ -159,16 +159,21 @@ def _protocol(settings: Settings) -> type[asyncio.Protocol]:
     class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         """Cuts a connection whose request head is late or huge, and one too many.
 
-        Headers behind a body are not kept, and what frames a body's chunks has a limit too.
+        Headers behind a body are not kept, and what frames a body's chunks has a limit too. What
+        comes behind a request that is not answered yet is dropped, and the connection closed after
+        the answer: were it kept, reading would pause, and a client that leaves not be noticed. A
+        client that does not read its response is cut, too.
         """
 
         _late: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
         _head_bytes = 0
         _body_bytes = 0  # as they come, with what frames them
         _in_head = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
+            transport.set_write_buffer_limits(high=0)  # hear of all that is not taken at once
             if len(self.connections) > settings.max_connections:
                 transport.write(too_many)
                 transport.close()
@@ -176,21 +181,26 @@ def _protocol(settings: Settings) -> type[asyncio.Protocol]:
                 self._wait_for_head()
 
         def data_received(self, data: bytes) -> None:
+            if self._is_answering():
+                self.cycle.keep_alive = False
+                return
             super().data_received(data)
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop_waiting()  # the head is there
                 self.cycle.scope.setdefault("fastdllm.abort", self.transport.abort)
                 self._body_bytes = self._body_bytes + len(data) if self.cycle.more_body else 0
-                if self._body_bytes > _MOST_HEAD_BYTES + _MOST_FRAMING * settings.max_body_bytes:
+                if self._body_bytes > MOST_HEAD_BYTES + _MOST_FRAMING * settings.max_body_bytes:
                     self.transport.abort()
             elif not self.transport.is_closing():
                 self._head_bytes += len(data)
-                if self._head_bytes > _MOST_HEAD_BYTES:
+                if self._head_bytes > MOST_HEAD_BYTES:
                     self.transport.abort()
                 elif self._late is None:
                     self._wait_for_head()
 
         def on_message_begin(self) -> None:
+            if self._is_answering():
+                raise ValueError("a request behind another")
             self._in_head = True
             super().on_message_begin()
 
@@ -202,9 +212,46 @@ def _protocol(settings: Settings) -> type[asyncio.Protocol]:
             self._in_head = False
             super().on_headers_complete()
 
+        def send_400_response(self, msg: str) -> None:
+            if self._is_answering():
+                self.cycle.keep_alive = False
+            else:
+                super().send_400_response(msg)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._watch_reader(None, self.loop.time() + settings.request_seconds)
+
+        def resume_writing(self) -> None:
+            if self._unread is not None:
+                self._unread.cancel()
+            super().resume_writing()
+
         def connection_lost(self, problem: Exception | None) -> None:
             self._stop_waiting()
+            if self._unread is not None:
+                self._unread.cancel()
             super().connection_lost(problem)
+
+        def _is_answering(self) -> bool:
+            """Say whether a whole request is there and its answer not."""
+            cycle = self.cycle
+            return cycle is not None and not cycle.more_body and not cycle.response_complete
+
+        def _watch_reader(self, before: int | None, end: float) -> None:
+            """Cut a client that takes nothing of a whole response for a while, or takes too long.
+
+            before: bytes that it had not taken a while ago.
+            """
+            left = self.transport.get_write_buffer_size()
+            whole = self.cycle is None or self.cycle.response_complete
+            stuck = whole and before is not None and left >= before
+            if stuck or self.loop.time() >= end:
+                self.transport.abort()
+                return
+            self._unread = self.loop.call_later(
+                settings.keep_alive_seconds, self._watch_reader, left if whole else None, end
+            )
 
         def _wait_for_head(self) -> None:
             self._late = self.loop.call_later(settings.head_seconds, self.transport.abort)

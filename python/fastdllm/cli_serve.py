@@ -125,7 +125,10 @@ def _keys(options: argparse.Namespace) -> tuple[str, ...]:
     if (named := os.environ.get(KEY_VARIABLE)) is not None:
         keys.append(named)
     if options.api_key_file is not None:
-        lines = options.api_key_file.read_text("utf-8").splitlines()
+        try:
+            lines = options.api_key_file.read_text("utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise Error(f"{options.api_key_file}: is no UTF-8 text; expected keys") from None
         found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not found:
             raise Error(f"{options.api_key_file}: holds no key; expected one a line")

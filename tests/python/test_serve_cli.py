@@ -122,6 +122,10 @@ def test_wrong_uses_are_one_line_each(package_of: Callable[[str], Path], tmp_pat
     assert "API key" in refused(package, "--api-key", "with space")
     (tmp_path / "keys").write_text("\n", "utf-8")
     assert "holds no key" in refused(package, "--api-key-file", tmp_path / "keys")
+    (tmp_path / "keys").write_bytes(b"\xff")
+    assert f"{tmp_path / 'keys'}: is no UTF-8" in refused(
+        package, "--api-key-file", tmp_path / "keys"
+    )
 
 
 def test_a_missing_extra_is_named() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import fastdllm
 
-from served import serving
+from served import Settings, serving
 
 httpx = pytest.importorskip("httpx", reason="these tests need httpx")
 pydantic = pytest.importorskip("pydantic", reason="the server needs pydantic")
@@ -110,3 +110,38 @@ def test_tokens_are_counted_up_to_the_limit_of_a_prompt(
     assert error["param"] == field
     assert error["code"] == "context_length_exceeded"
     assert "limit is 20" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/v1/tokenize/", {}, 404),
+        ("/v1/tokenize", {"content-encoding": "gzip"}, 415),
+        ("/v1/tokenize", {"x": "y" * 2**16}, 431),
+    ],
+)
+def test_what_is_no_request_of_a_route_is_an_error_in_openais_words(
+    llm: fastdllm.LLM, path: str, headers: dict[str, str], status: int
+) -> None:
+    with serving(llm) as served:
+        response = httpx.post(served.url + path, json={"prompt": "a"}, headers=headers, timeout=60)
+
+    assert response.status_code == status
+    assert response.json()["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_tokens": "5"},
+        {"max_choices": 1.5},
+        {"protect_metrics": 1},
+        {"api_keys": "key"},
+        {"api_keys": (1,)},
+        {"request_seconds": True},
+    ],
+)
+def test_settings_of_wrong_types_are_refused_and_keys_not_shown(wrong: dict[str, Any]) -> None:
+    with pytest.raises(fastdllm.ConfigError):
+        Settings(**wrong)
+    assert "secret" not in repr(Settings(api_keys=("secret",)))

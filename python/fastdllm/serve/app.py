@@ -35,6 +35,7 @@ def create_app(models: Mapping[str, LLM], settings: Settings | None = None) -> F
         description="Diffusion language models behind OpenAI's routes.",
         docs_url=None,  # these pages would load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # a redirection would not be an error in OpenAI's words
     )
     app.state.serving = serving = Serving(models, settings or Settings())
     app.include_router(router)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastdllm.serve.bodies import read_json
-from fastdllm.serve.connection import Call
+from fastdllm.serve.connection import MOST_HEAD_BYTES, Call
 from fastdllm.serve.errors import ApiError, ClientGone, api_error, unexpected
 from fastdllm.serve.serving import Serving
 
@@ -92,6 +92,9 @@ class Gate:
     ) -> None:
         if works and self._serving.draining:
             raise ApiError(503, "the server is shutting down", code="draining", headers=_CLOSE)
+        head = [*scope["headers"], (scope.get("raw_path", b""), scope["query_string"])]
+        if sum(len(name) + len(value) + 4 for name, value in head) > MOST_HEAD_BYTES:
+            raise ApiError(431, "the request's head is too large", headers=_CLOSE)
         self._check_key(scope["path"], headers)
         body = b""
         if scope["method"] == "POST" and scope["path"] in self._posts:
@@ -211,6 +214,8 @@ def _too_large(limit: int) -> ApiError:
 
 
 def _check_type(headers: dict[bytes, bytes]) -> None:
+    if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+        raise ApiError(415, "the body is encoded; expected no Content-Encoding")
     kind, _, parameters = headers.get(b"content-type", b"").lower().partition(b";")
     charset = parameters.replace(b'"', b"").strip()
     if kind.strip() != b"application/json" or charset not in (b"", b"charset=utf-8"):

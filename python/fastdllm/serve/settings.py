@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from fastdllm._core import ConfigError
 
@@ -18,7 +19,7 @@ class Settings:
     running requests when the server is told to stop.
     """
 
-    api_keys: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
     protect_metrics: bool = False
     default_tokens: int = 128
     max_tokens: int = 4096
@@ -33,13 +34,22 @@ class Settings:
     grace_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
+        for each in fields(self):
+            value = getattr(self, each.name)
+            kind: Any = type(each.default)
+            if each.name == "api_keys":
+                if not isinstance(value, tuple) or not all(isinstance(key, str) for key in value):
+                    raise ConfigError("api_keys is no tuple of texts")
                 continue
-            least = 0 if field.name == "grace_seconds" else 1 if isinstance(value, int) else 0.01
+            if type(value) is not kind and (kind is not float or type(value) is not int):
+                raise ConfigError(
+                    f"{each.name} is a {type(value).__name__}; expected {kind.__name__}"
+                )
+            if kind is bool:
+                continue
+            least = 0 if each.name == "grace_seconds" else 1 if kind is int else 0.01
             if not least <= value <= 2**40:
-                raise ConfigError(f"{field.name} is {value}; expected a number from {least} up")
+                raise ConfigError(f"{each.name} is {value}; expected a number from {least} up")
         if self.default_tokens > self.max_tokens:
             raise ConfigError(
                 f"default_tokens is {self.default_tokens}; expected at most max_tokens,"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fastdllm
@@ -115,7 +117,26 @@ def test_logprobs_are_those_of_the_tokens_as_they_were_committed(
     completed = llm.generate("There are", config, raw=True)
     found = complete(http, logprobs=0, max_tokens=8).json()["choices"][0]["logprobs"]
     assert found["token_logprobs"] == completed.logprobs.tolist()
-    assert found["text_offset"][1] == len(found["tokens"][0])
+
+
+def test_text_offsets_are_places_in_the_text(llm: fastdllm.LLM) -> None:
+    from fastdllm.serve.logprobs import text_logprobs
+
+    words, special = llm.encode("Tom has 3 boxes, caf\u00e9", raw=True), 510
+    ids = np.array([special, *words[:2], special, *words[2:], special], np.int32)
+    answered = dataclasses.replace(
+        llm.generate(QUESTION),
+        text=llm.codec.decode(ids),
+        token_ids=ids,
+        logprobs=np.zeros(len(ids), np.float32),
+    )
+    found = text_logprobs(llm.codec, answered)
+    ends = [*found.text_offset[1:], len(answered.text)]
+    parts = [answered.text[a:b] for a, b in zip(found.text_offset, ends, strict=True)]
+    assert "".join(parts) == answered.text
+    assert [part for part in parts if part] == [
+        token for token in found.tokens if not token.startswith("<|") and "\ufffd" not in token
+    ] + ["\u00e9"]
 
 
 def test_a_probability_of_zero_is_a_number_of_json() -> None:
@@ -189,6 +210,15 @@ def test_models_are_listed_and_an_unknown_one_is_not_found(http: Any) -> None:
     assert chat(http, model="tiny_math").status_code == 200
     assert refused(chat(http, model="other"), 404)["code"] == "model_not_found"
     assert refused(http.get("/v1/models/other"), 404)["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/health", "/ready", "/metrics", "/v1/models", "/v1/models/tiny_math"]
+)
+def test_head_is_get_without_its_body(http: Any, path: str) -> None:
+    head, get = http.head(path), http.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
 
 
 def test_several_packages_are_served_by_name(llm: fastdllm.LLM) -> None:
@@ -290,6 +320,11 @@ def test_lengths_that_do_not_go_together_are_refused(http: Any) -> None:
     assert chat(http, max_tokens=8, max_new_tokens=8).status_code == 200
     error = refused(complete(http, prompt=[1] * 500, max_tokens=100))
     assert error["code"] == "context_length_exceeded"
+    for name in ("max_tokens", "max_completion_tokens", "max_new_tokens"):
+        error = refused(chat(http, **{name: 500}))
+        assert (error["param"], error["code"]) == ("messages", "context_length_exceeded")
+        assert f"+ {name} (500)" in error["message"]
+        assert refused(chat(http, **{name: 8, "block_length": 0}))["param"] == "block_length"
     # A length that nobody asked for gives way to the context.
     assert complete(http, prompt=[1] * 500).status_code == 200
 

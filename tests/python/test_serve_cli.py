@@ -116,12 +116,20 @@ def test_wrong_uses_are_one_line_each(package_of: Callable[[str], Path], tmp_pat
     assert "two packages are named tiny_math" in refused(package, package)
     assert "2 names for 1 packages" in refused(package, "--name", "a", "--name", "b")
     assert "max_tokens is 0" in refused(package, "--max-tokens", 0)
-    assert "expected at most max_tokens" in refused(package, "--max-tokens", 100)
+    assert "expected at most max_tokens" in refused(
+        package, "--default-tokens", 129, "--max-tokens", 128
+    )
     assert "request_seconds is nan" in refused(package, "--request-seconds", "nan")
     assert "out of range" in refused(package, "--port", 70000)
     assert "API key" in refused(package, "--api-key", "with space")
     (tmp_path / "keys").write_text("\n", "utf-8")
     assert "holds no key" in refused(package, "--api-key-file", tmp_path / "keys")
+
+
+def test_a_limit_below_the_usual_tokens_lowers_them(start: Started) -> None:
+    _, url = start("--max-tokens", 3)
+    response = httpx.post(f"{url}/v1/completions", json={"prompt": "a", "ignore_eos": True})
+    assert response.json()["usage"]["completion_tokens"] == 3
 
 
 def test_a_missing_extra_is_named() -> None:

@@ -35,20 +35,20 @@ class Served:
         self.url = f"http://127.0.0.1:{self.port}"
         started = threading.Event()
         self.server: Server = server_of(models, settings, started.set)
-        self._thread = threading.Thread(
+        self.thread = threading.Thread(
             target=self.server.run, kwargs={"sockets": [listening]}, daemon=True
         )
-        self._thread.start()
+        self.thread.start()
         assert started.wait(SECONDS)
 
     def stop(self) -> None:
         self.server.drain()
-        self._thread.join(SECONDS)
-        assert not self._thread.is_alive()
+        self.thread.join(SECONDS)
+        assert not self.thread.is_alive()
 
     def wait_for_end(self) -> None:
-        self._thread.join(SECONDS)
-        assert not self._thread.is_alive()
+        self.thread.join(SECONDS)
+        assert not self.thread.is_alive()
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)

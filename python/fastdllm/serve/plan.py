@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from fastdllm.serve.requests import ChatRequest, CompletionRequest, GenerationBo
 from fastdllm.serve.settings import Settings
 
 _LARGE = 4096  # characters from which on text is encoded beside the event loop
+_AROUND = 16  # characters that count for what stands around a message
 _INT64 = 2**63
 
 
@@ -28,10 +29,20 @@ class Question:
     configs: tuple[GenerationConfig, ...]
 
 
-async def encode(llm: LLM, prompt: Prompt, *, raw: bool, size: int) -> list[int]:
-    """Return a prompt's ids; text of many characters (size) is encoded on another thread."""
+async def encode(
+    llm: LLM, prompt: Prompt, settings: Settings, *, raw: bool, size: int
+) -> list[int]:
+    """Return a prompt's ids; a large one (size: characters) is encoded on another thread.
+
+    Errors: ApiError 400 beyond max_prompt_tokens; TextError of the chat template.
+    """
+    if size > 64 * settings.max_prompt_tokens:  # not worth encoding
+        raise too_long(f"more than {settings.max_prompt_tokens}", settings, _field(raw))
     call = functools.partial(llm.encode, prompt, raw=raw)
-    return await to_thread.run_sync(call) if size > _LARGE else call()
+    ids = await to_thread.run_sync(call) if size > _LARGE else call()
+    if len(ids) > settings.max_prompt_tokens:
+        raise too_long(str(len(ids)), settings, _field(raw))
+    return ids
 
 
 async def questions_of(
@@ -53,15 +64,13 @@ async def questions_of(
     _check(body)
     raw = isinstance(body, CompletionRequest)
     suffix = (body.suffix if isinstance(body, CompletionRequest) else None) or ""
-    behind = len(await encode(llm, suffix, raw=True, size=len(suffix)))
+    behind = len(await encode(llm, suffix, settings, raw=True, size=len(suffix)))
     found = []
     for prompt, size in prompts:
-        if size > 64 * settings.max_prompt_tokens:  # characters: not worth encoding
-            raise _too_long(f"more than {settings.max_prompt_tokens}", settings, raw)
-        ids = await encode(llm, prompt, raw=raw, size=size)
+        ids = await encode(llm, prompt, settings, raw=raw, size=size)
         tokens = len(ids) + behind
         if tokens > settings.max_prompt_tokens:
-            raise _too_long(str(tokens), settings, raw)
+            raise too_long(str(tokens), settings, _field(raw))
         room = llm.engine.package.max_context_length - tokens
         first = _config(body, settings, room)
         configs = (first, *(_with_seed(first, first.seed + i) for i in range(1, answers)))
@@ -69,20 +78,30 @@ async def questions_of(
     return found
 
 
-def _too_long(count: str, settings: Settings, raw: bool) -> ApiError:
+def _field(raw: bool) -> str:
+    return "prompt" if raw else "messages"
+
+
+def too_long(count: str, settings: Settings, field: str) -> ApiError:
+    """Return the refusal of a prompt of that many tokens, which came in the field."""
     return ApiError(
         400,
         f"the prompt has {count} tokens; this server's limit is {settings.max_prompt_tokens}",
-        param="prompt" if raw else "messages",
+        param=field,
         code="context_length_exceeded",
     )
+
+
+def size_of(messages: Sequence[Mapping[str, str]]) -> int:
+    """Return the characters of messages, with some that a template may put around each."""
+    return sum(_AROUND + sum(map(len, message.values())) for message in messages)
 
 
 def _prompts(body: ChatRequest | CompletionRequest) -> list[tuple[Prompt, int]]:
     """Return each prompt and its size in characters or ids."""
     if isinstance(body, ChatRequest):
         messages = [message.plain() for message in body.messages]
-        return [(messages, sum(len(message["content"]) for message in messages))]
+        return [(messages, size_of(messages))]
     prompt = body.prompt
     if isinstance(prompt, str):
         return [(prompt, len(prompt))]

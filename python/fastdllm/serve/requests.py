@@ -6,9 +6,10 @@ Any other field is refused by name before anything runs.
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from fastdllm._core import GenerationConfig
@@ -38,8 +39,28 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
 # Fields that change no answer. They are taken as they come and not read.
 _UNREAD = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 
+_MOST_MESSAGES = 4096  # of a conversation, and parts of a message
+_MOST_PROMPTS = 1024
+
+
+def _biases(given: Any) -> Any:
+    """Refuse a map at its first wrong entry: a body may hold very many."""
+    for key, value in given.items() if isinstance(given, dict) else ():
+        if type(value) not in (int, float) or not abs(value) < 1e300:
+            raise PydanticCustomError(
+                "logit_bias", "the bias of {key} is no number", {"key": ascii(key)[:20]}
+            )
+        if re.fullmatch("[0-9]{1,9}", key) is None:
+            raise PydanticCustomError(
+                "logit_bias", "{key} is no token id", {"key": ascii(key)[:20]}
+            )
+    return given
+
+
+# Lists fail at their first wrong item: an error for each would hold the event loop for seconds.
 Text = Annotated[str, Field(max_length=2**24)]
 Token = Annotated[int, Field(ge=0, lt=2**31)]
+TokenIds = Annotated[list[Token], Field(fail_fast=True)]
 
 
 class Body(BaseModel):
@@ -85,7 +106,7 @@ class ChatMessage(Body):
     """A turn of a conversation. Roles are what the package's chat template takes."""
 
     role: Annotated[str, Field(min_length=1, max_length=64)]
-    content: Text | list[TextPart]
+    content: Text | Annotated[list[TextPart], Field(fail_fast=True, max_length=_MOST_MESSAGES)]
     name: str | None = None
 
     def plain(self) -> dict[str, str]:
@@ -95,6 +116,11 @@ class ChatMessage(Body):
             content = "".join(part.text for part in content)
         named = {} if self.name is None else {"name": self.name}
         return {"role": self.role, "content": content, **named}
+
+
+Messages = Annotated[
+    list[ChatMessage], Field(fail_fast=True, min_length=1, max_length=_MOST_MESSAGES)
+]
 
 
 class StreamOptions(Body):
@@ -114,7 +140,7 @@ class GenerationBody(Body):
     n: Annotated[int, Field(ge=1, le=1024)] | None = 1
     stop: (
         Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(fail_fast=True, max_length=4)]
         | None
     ) = None
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
@@ -149,14 +175,16 @@ class GenerationBody(Body):
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
-    logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], float] | None = None
-    banned_token_ids: Annotated[list[Token], Field(max_length=2**16)] | None = None
+    logit_bias: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], float] | None, BeforeValidator(_biases)
+    ] = None
+    banned_token_ids: Annotated[TokenIds, Field(max_length=2**16)] | None = None
     alg_temp: float | None = None
     cfg_scale: float | None = None
     seed: int | None = None
     editing_threshold: float | None = None
     max_post_steps: int | None = None
-    stop_token_ids: Annotated[list[Token], Field(max_length=2**16)] | None = None
+    stop_token_ids: Annotated[TokenIds, Field(max_length=2**16)] | None = None
     stop_at: Literal["token", "block"] | None = None
     ignore_eos: bool | None = None
 
@@ -179,7 +207,7 @@ class GenerationBody(Body):
 class ChatRequest(GenerationBody):
     """Body of /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Messages
     logprobs: bool | None = False
     max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
 
@@ -189,9 +217,12 @@ class CompletionRequest(GenerationBody):
 
     prompt: (
         Text
-        | Annotated[list[Text], Field(min_length=1)]
-        | Annotated[list[Token], Field(min_length=1)]
-        | Annotated[list[Annotated[list[Token], Field(min_length=1)]], Field(min_length=1)]
+        | Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=_MOST_PROMPTS)]
+        | Annotated[TokenIds, Field(min_length=1)]
+        | Annotated[
+            list[Annotated[TokenIds, Field(min_length=1)]],
+            Field(fail_fast=True, min_length=1, max_length=_MOST_PROMPTS),
+        ]
     )
     suffix: Text | None = Field(None, description="text behind the answer; not with stream")
     echo: bool | None = False
@@ -203,11 +234,11 @@ class TokenizeRequest(Body):
 
     model: str | None = None
     prompt: Text | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    messages: Messages | None = None
 
 
 class DetokenizeRequest(Body):
     """Body of /v1/detokenize."""
 
     model: str | None = None
-    token_ids: list[Token]
+    token_ids: TokenIds

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
@@ -14,7 +15,7 @@ from fastdllm._core import ConfigError
 from fastdllm.serve.connection import EventStream, while_connected
 from fastdllm.serve.errors import ApiError, ErrorBody, named_as_asked
 from fastdllm.serve.generation import Generation
-from fastdllm.serve.plan import encode, questions_of
+from fastdllm.serve.plan import encode, questions_of, size_of, too_long
 from fastdllm.serve.requests import (
     ChatRequest,
     CompletionRequest,
@@ -129,36 +130,46 @@ async def one_model(model: str, request: Request) -> Response:
 @router.post("/v1/tokenize", response_model=Tokens, responses=_TAKES)
 async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     """Return the token ids of a text or of messages."""
-    name, llm = serving_of(request).model(body.model, call_of(request))
+    serving = serving_of(request)
+    name, llm = serving.model(body.model, call_of(request))
     if body.messages is not None and body.prompt is None:
         messages = [message.plain() for message in body.messages]
-        size = sum(len(message["content"]) for message in messages)
-        ids = await encode(llm, messages, raw=False, size=size)
+        size = size_of(messages)
+        ids = await encode(llm, messages, serving.settings, raw=False, size=size)
     elif body.prompt is not None and body.messages is None:
-        ids = await encode(llm, body.prompt, raw=True, size=len(body.prompt))
+        size = len(body.prompt)
+        ids = await encode(llm, body.prompt, serving.settings, raw=True, size=size)
     else:
         raise ApiError(400, "expected either prompt or messages", param="prompt")
-    return _json(
-        Tokens(
-            model=name,
-            token_ids=ids,
-            tokens=[llm.codec.decode_token(token) for token in ids],
-            count=len(ids),
-            max_context_length=llm.engine.package.max_context_length,
+
+    def told() -> Response:
+        return _json(
+            Tokens(
+                model=name,
+                token_ids=ids,
+                tokens=[llm.codec.decode_token(token) for token in ids],
+                count=len(ids),
+                max_context_length=llm.engine.package.max_context_length,
+            )
         )
-    )
+
+    return await to_thread.run_sync(told)
 
 
 @router.post("/v1/detokenize", response_model=PlainText, responses=_TAKES)
 async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
     """Return the text of token ids."""
-    name, llm = serving_of(request).model(body.model, call_of(request))
+    serving = serving_of(request)
+    name, llm = serving.model(body.model, call_of(request))
+    if len(body.token_ids) > serving.settings.max_prompt_tokens:
+        raise too_long(str(len(body.token_ids)), serving.settings, "token_ids")
     size = llm.engine.package.vocab_size
     for index, token in enumerate(body.token_ids):
         if token >= size:
             message = f"token_ids[{index}] is {token}; expected ids in [0, {size})"
             raise ApiError(400, message, param="token_ids")
-    return _json(PlainText(model=name, text=llm.codec.decode(body.token_ids)))
+    text = await to_thread.run_sync(llm.codec.decode, body.token_ids)
+    return _json(PlainText(model=name, text=text))
 
 
 @router.head("/health", include_in_schema=False)

@@ -292,6 +292,34 @@ def test_what_cannot_be_honoured_is_refused_by_name(http: Any, field: str, value
     assert error["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "param", "says"),
+    [
+        ("prompt", [], "prompt", "at least 1 item"),
+        ("prompt", [[]], "prompt.0", "at least 1 item"),
+        ("prompt", [1, 2, "a"], "prompt.2", "a valid integer"),
+        ("prompt", [[1], [2, "a"]], "prompt.1.1", "a valid integer"),
+        ("prompt", [-1], "prompt.0", "greater than or equal to 0"),
+        ("prompt", 3, "prompt", "a valid string or a valid list"),
+        ("stop", ["a", "b", "c", "d", "e"], "stop", "at most 4 items"),
+        ("stop", [""], "stop.0", "at least 1 character"),
+    ],
+)
+def test_a_field_of_many_forms_is_refused_by_the_rule_it_breaks(
+    http: Any, field: str, value: Any, param: str, says: str
+) -> None:
+    error = refused(complete(http, **{field: value}))
+    assert error["param"] == param
+    assert says in error["message"]
+
+
+def test_a_part_that_is_no_text_is_refused_by_its_type(http: Any) -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:,"}}
+    error = refused(http.post(CHAT, json={"messages": [{"role": "user", "content": [part]}]}))
+    assert error["param"] == "messages.0.content.0.type"
+    assert "a part of type image_url" in error["message"]
+
+
 def test_neutral_values_of_such_fields_are_taken(http: Any) -> None:
     neutral = {
         "tools": None,

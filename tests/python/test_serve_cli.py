@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,30 @@ def test_a_second_signal_ends_at_once(start: Started) -> None:
         wait_until(lambda: http.get("/ready").status_code == 503)
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) == 1
+
+
+def test_a_second_signal_tells_who_waits_and_logs_a_line_for_each(
+    start: Started, tmp_path: Path
+) -> None:
+    process, url = start()
+    waits = {**ENDLESS, "steps": 500, "max_tokens": 500}
+    with (
+        ThreadPoolExecutor(1) as beside,
+        httpx.Client(base_url=url, timeout=SECONDS) as http,
+    ):
+        asked = beside.submit(httpx.post, f"{url}/v1/completions", json=waits, timeout=SECONDS)
+        wait_until(lambda: 'requests_running{model="tiny_math"} 1' in http.get("/metrics").text)
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: http.get("/ready").status_code == 503)
+        process.send_signal(signal.SIGTERM)
+        response = asked.result(SECONDS)
+        assert process.wait(SECONDS) == 1
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "stopped"
+    lines = (tmp_path / "log").read_text("utf-8").splitlines()
+    facts = [json.loads(line) for line in lines if "/v1/completions" in line]
+    assert [(one["status"], one["error"]) for one in facts] == [(503, "stopped")]
+    assert '"level": "error"' not in "".join(lines)
 
 
 def test_keys_come_from_options_a_variable_and_a_file(start: Started, tmp_path: Path) -> None:

@@ -69,6 +69,11 @@ def unexpected() -> ApiError:
     return ApiError(500, "the server met an unexpected error; its log says more", code="internal")
 
 
+def stopped() -> ApiError:
+    """Return what a client hears whose request the server's end cuts."""
+    return ApiError(503, "the server stopped before the end", code="stopped")
+
+
 def api_error(problem: Exception) -> ApiError | None:
     """Return what a client hears of an error of fastdllm; None for any other error."""
     message = str(problem)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "FASTDLLM_API_KEY"
 _NOTES = {
     "protect_metrics": "ask for a key at /metrics too",
-    "default_tokens": "new tokens of a request that names no max_tokens",
+    "default_tokens": "new tokens of a request that names none; at most --max-tokens",
     "max_tokens": "most new tokens that a request may ask for",
     "max_prompt_tokens": "most tokens of a prompt",
     "max_choices": "most answers of one request, prompts times n",
@@ -67,6 +67,7 @@ def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         kind: Any = integer if isinstance(default, int) else float
         shown = f"{text}; default {default:g}" if kind is float else f"{text}; default {default}"
         command.add_argument(option, type=kind, default=default, help=shown)
+    command.set_defaults(default_tokens=0)  # as many as --max-tokens leaves
     command.set_defaults(run=run_serve)
 
 

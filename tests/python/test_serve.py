@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fastdllm
@@ -115,7 +117,26 @@ def test_logprobs_are_those_of_the_tokens_as_they_were_committed(
     completed = llm.generate("There are", config, raw=True)
     found = complete(http, logprobs=0, max_tokens=8).json()["choices"][0]["logprobs"]
     assert found["token_logprobs"] == completed.logprobs.tolist()
-    assert found["text_offset"][1] == len(found["tokens"][0])
+
+
+def test_text_offsets_are_places_in_the_text(llm: fastdllm.LLM) -> None:
+    from fastdllm.serve.logprobs import text_logprobs
+
+    words, special = llm.encode("Tom has 3 boxes, caf\u00e9", raw=True), 510
+    ids = np.array([special, *words[:2], special, *words[2:], special], np.int32)
+    answered = dataclasses.replace(
+        llm.generate(QUESTION),
+        text=llm.codec.decode(ids),
+        token_ids=ids,
+        logprobs=np.zeros(len(ids), np.float32),
+    )
+    found = text_logprobs(llm.codec, answered)
+    ends = [*found.text_offset[1:], len(answered.text)]
+    parts = [answered.text[a:b] for a, b in zip(found.text_offset, ends, strict=True)]
+    assert "".join(parts) == answered.text
+    assert [part for part in parts if part] == [
+        token for token in found.tokens if not token.startswith("<|") and "\ufffd" not in token
+    ] + ["\u00e9"]
 
 
 def test_a_probability_of_zero_is_a_number_of_json() -> None:
@@ -191,6 +212,15 @@ def test_models_are_listed_and_an_unknown_one_is_not_found(http: Any) -> None:
     assert refused(http.get("/v1/models/other"), 404)["code"] == "model_not_found"
 
 
+@pytest.mark.parametrize(
+    "path", ["/", "/health", "/ready", "/metrics", "/v1/models", "/v1/models/tiny_math"]
+)
+def test_head_is_get_without_its_body(http: Any, path: str) -> None:
+    head, get = http.head(path), http.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
 def test_several_packages_are_served_by_name(llm: fastdllm.LLM) -> None:
     from fastdllm.serve import Settings
 
@@ -262,6 +292,34 @@ def test_what_cannot_be_honoured_is_refused_by_name(http: Any, field: str, value
     assert error["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "param", "says"),
+    [
+        ("prompt", [], "prompt", "at least 1 item"),
+        ("prompt", [[]], "prompt.0", "at least 1 item"),
+        ("prompt", [1, 2, "a"], "prompt.2", "a valid integer"),
+        ("prompt", [[1], [2, "a"]], "prompt.1.1", "a valid integer"),
+        ("prompt", [-1], "prompt.0", "greater than or equal to 0"),
+        ("prompt", 3, "prompt", "a valid string or a valid list"),
+        ("stop", ["a", "b", "c", "d", "e"], "stop", "at most 4 items"),
+        ("stop", [""], "stop.0", "at least 1 character"),
+    ],
+)
+def test_a_field_of_many_forms_is_refused_by_the_rule_it_breaks(
+    http: Any, field: str, value: Any, param: str, says: str
+) -> None:
+    error = refused(complete(http, **{field: value}))
+    assert error["param"] == param
+    assert says in error["message"]
+
+
+def test_a_part_that_is_no_text_is_refused_by_its_type(http: Any) -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:,"}}
+    error = refused(http.post(CHAT, json={"messages": [{"role": "user", "content": [part]}]}))
+    assert error["param"] == "messages.0.content.0.type"
+    assert "a part of type image_url" in error["message"]
+
+
 def test_neutral_values_of_such_fields_are_taken(http: Any) -> None:
     neutral = {
         "tools": None,
@@ -290,6 +348,11 @@ def test_lengths_that_do_not_go_together_are_refused(http: Any) -> None:
     assert chat(http, max_tokens=8, max_new_tokens=8).status_code == 200
     error = refused(complete(http, prompt=[1] * 500, max_tokens=100))
     assert error["code"] == "context_length_exceeded"
+    for name in ("max_tokens", "max_completion_tokens", "max_new_tokens"):
+        error = refused(chat(http, **{name: 500}))
+        assert (error["param"], error["code"]) == ("messages", "context_length_exceeded")
+        assert f"+ {name} (500)" in error["message"]
+        assert refused(chat(http, **{name: 8, "block_length": 0}))["param"] == "block_length"
     # A length that nobody asked for gives way to the context.
     assert complete(http, prompt=[1] * 500).status_code == 200
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,30 @@ def test_a_second_signal_ends_at_once(start: Started) -> None:
         assert process.wait(SECONDS) == 1
 
 
+def test_a_second_signal_tells_who_waits_and_logs_a_line_for_each(
+    start: Started, tmp_path: Path
+) -> None:
+    process, url = start()
+    waits = {**ENDLESS, "steps": 500, "max_tokens": 500}
+    with (
+        ThreadPoolExecutor(1) as beside,
+        httpx.Client(base_url=url, timeout=SECONDS) as http,
+    ):
+        asked = beside.submit(httpx.post, f"{url}/v1/completions", json=waits, timeout=SECONDS)
+        wait_until(lambda: 'requests_running{model="tiny_math"} 1' in http.get("/metrics").text)
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: http.get("/ready").status_code == 503)
+        process.send_signal(signal.SIGTERM)
+        response = asked.result(SECONDS)
+        assert process.wait(SECONDS) == 1
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "stopped"
+    lines = (tmp_path / "log").read_text("utf-8").splitlines()
+    facts = [json.loads(line) for line in lines if "/v1/completions" in line]
+    assert [(one["status"], one["error"]) for one in facts] == [(503, "stopped")]
+    assert '"level": "error"' not in "".join(lines)
+
+
 def test_keys_come_from_options_a_variable_and_a_file(start: Started, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# ours\nthree\n\n", "utf-8")
     options = ("--api-key", "one", "--api-key-file", tmp_path / "keys", "--name", "mine")
@@ -116,7 +141,9 @@ def test_wrong_uses_are_one_line_each(package_of: Callable[[str], Path], tmp_pat
     assert "two packages are named tiny_math" in refused(package, package)
     assert "2 names for 1 packages" in refused(package, "--name", "a", "--name", "b")
     assert "max_tokens is 0" in refused(package, "--max-tokens", 0)
-    assert "expected at most max_tokens" in refused(package, "--max-tokens", 100)
+    assert "expected at most max_tokens" in refused(
+        package, "--default-tokens", 129, "--max-tokens", 128
+    )
     assert "request_seconds is nan" in refused(package, "--request-seconds", "nan")
     assert "out of range" in refused(package, "--port", 70000)
     assert "API key" in refused(package, "--api-key", "with space")
@@ -126,6 +153,12 @@ def test_wrong_uses_are_one_line_each(package_of: Callable[[str], Path], tmp_pat
     assert f"{tmp_path / 'keys'}: is no UTF-8" in refused(
         package, "--api-key-file", tmp_path / "keys"
     )
+
+
+def test_a_limit_below_the_usual_tokens_lowers_them(start: Started) -> None:
+    _, url = start("--max-tokens", 3)
+    response = httpx.post(f"{url}/v1/completions", json={"prompt": "a", "ignore_eos": True})
+    assert response.json()["usage"]["completion_tokens"] == 3
 
 
 def test_a_missing_extra_is_named() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -70,14 +71,43 @@ async def _http_error(request: Request, problem: Exception) -> Response:
 
 
 async def _invalid(request: Request, problem: Exception) -> Response:
-    """Answer a body that is not what the schema says, by its first error."""
+    """Answer a body that is not what the schema says, by its first wrong field."""
     assert isinstance(problem, RequestValidationError)
-    first = problem.errors()[0]
+    first, text = _first_error(problem.errors())
     name = first.get("ctx", {}).get("name")
-    # Behind the fields' names come those of the types that a union tried.
-    known = takewhile(lambda part: isinstance(part, int) or part in _FIELDS, first["loc"][1:])
-    path = [*known] if name is None else [*known, name]
+    path = _known(first["loc"]) if name is None else [*_known(first["loc"]), name]
     where = ".".join(map(str, path)) or None
-    message = first["msg"] if name is not None or where is None else f"{where}: {first['msg']}"
+    message = text if name is not None or where is None else f"{where}: {text}"
     code = None if name is None else "unsupported_parameter"
     return await _failed(request, ApiError(400, message, param=where, code=code))
+
+
+def _known(loc: Sequence[int | str]) -> list[int | str]:
+    """Return the path that an error's place names, without the types that a union tried."""
+    return [part for part in loc[1:] if isinstance(part, int) or part in _FIELDS]
+
+
+def _first_error(errors: Sequence[Any]) -> tuple[Any, str]:
+    """Return the error of the first wrong field, and what it says.
+
+    Of a union, each type tried has errors. The type that is meant is the one that goes on furthest,
+    then one that is right but breaks a rule; where none is, all that are expected are said.
+    """
+    field = [
+        *takewhile(lambda part: part in _FIELDS or isinstance(part, int), errors[0]["loc"][1:])
+    ]
+    if len(field) + 1 == len(errors[0]["loc"]):  # no union
+        return errors[0], errors[0]["msg"]
+    tried: dict[Any, Any] = {}
+    for error in errors:
+        if [*error["loc"][1 : len(field) + 1]] == field:
+            tried.setdefault(error["loc"][: len(field) + 2], error)
+
+    def rank(error: Any) -> tuple[list[int], bool]:
+        at = [part for part in _known(error["loc"]) if isinstance(part, int)]
+        return at, not error["type"].endswith("_type")
+
+    best = max(tried.values(), key=rank)
+    said = dict.fromkeys(one["msg"] for one in tried.values() if rank(one) == rank(best))
+    text, *others = said if not rank(best)[1] else [best["msg"]]
+    return best, " or ".join([text, *(other.removeprefix("Input should be ") for other in others)])

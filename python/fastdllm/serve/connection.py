@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from fastdllm.serve.errors import ApiError, ClientGone
+from fastdllm.serve.errors import ApiError, ClientGone, stopped
 
 T = TypeVar("T")
 MOST_HEAD_BYTES = 2**16
@@ -69,7 +69,7 @@ async def while_connected(call: Call, receive: Receive, work: Awaitable[T], seco
         if doing.done():
             return doing.result()
         if leaving.cancelled():
-            raise ApiError(503, "the server stopped before the end", code="stopped")
+            raise stopped()
         if leaving.done():
             raise ClientGone
         raise ApiError(504, "the request took longer than this server allows", code="timeout")

@@ -69,6 +69,11 @@ def unexpected() -> ApiError:
     return ApiError(500, "the server met an unexpected error; its log says more", code="internal")
 
 
+def stopped() -> ApiError:
+    """Return what a client hears whose request the server's end cuts."""
+    return ApiError(503, "the server stopped before the end", code="stopped")
+
+
 def api_error(problem: Exception) -> ApiError | None:
     """Return what a client hears of an error of fastdllm; None for any other error."""
     message = str(problem)
@@ -86,13 +91,21 @@ def api_error(problem: Exception) -> ApiError | None:
     return None
 
 
+def named_as_asked(problem: ConfigError, *, prompt: str, limit: str) -> ApiError:
+    """Return what a client hears of it, in the names of the fields that its request has.
+
+    prompt: the field that holds the prompt. limit: the one that says max_new_tokens.
+    """
+    message = re.sub(r"\bmax_new_tokens\b", limit, str(problem))
+    param = _param(str(problem))
+    param = {"prompt": prompt, "max_new_tokens": limit}.get(str(param), param)
+    return ApiError(400, message, param=param, code=_code(message))
+
+
 def _param(message: str) -> str | None:
-    """Return the option that GenerationConfig's message begins with."""
-    found = re.match(r"\w+", message)
-    if found is None:
-        return None
-    name = {"max_new_tokens": "max_tokens"}.get(found[0], found[0])
-    return name if found[0] in _FIELDS else "prompt" if name == "prompt" else None
+    """Return the option that GenerationConfig's message begins with, or "prompt"."""
+    found = re.match(r"(?:the )?(\w+)", message)
+    return found[1] if found is not None and found[1] in _FIELDS | {"prompt"} else None
 
 
 def _code(message: str) -> str | None:

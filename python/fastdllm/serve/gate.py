@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastdllm.serve.bodies import read_json
 from fastdllm.serve.connection import MOST_HEAD_BYTES, Call
-from fastdllm.serve.errors import ApiError, ClientGone, api_error, unexpected
+from fastdllm.serve.errors import ApiError, ClientGone, api_error, stopped, unexpected
 from fastdllm.serve.serving import Serving
 
 logger = logging.getLogger("fastdllm.serve")
@@ -75,9 +75,13 @@ class Gate:
             call.error = told.name
             if not call.status:
                 await told.response()(scope, receive, answer)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # the server ends, and so does this task: nobody awaits it
             call.error = "stopped"
-            raise
+            if call.status:
+                scope.get("fastdllm.abort", lambda: None)()
+                await asyncio.sleep(0)  # until uvicorn has heard of it
+            else:
+                await stopped().response()(scope, receive, answer)
         finally:
             self._serving.calls.discard(call)
             self._ended(call)

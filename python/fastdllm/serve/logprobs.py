@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 from fastdllm.answer import Completion
 from fastdllm.serve.responses import ChatLogprobs, TextLogprobs, TokenLogprob
-from fastdllm.text import TextCodec
+from fastdllm.text import TextCodec, TextStream
 
 _LEAST = -9999.0  # what OpenAI's API says for a probability of 0: JSON has no infinities
 
@@ -27,13 +25,17 @@ def chat_logprobs(codec: TextCodec, completion: Completion) -> ChatLogprobs:
 
 
 def text_logprobs(codec: TextCodec, completion: Completion) -> TextLogprobs:
-    """Return them for a completion. text_offset: by the tokens' own texts."""
+    """Return them for a completion. text_offset: where a token begins in the text."""
     tokens = _tokens(codec, completion)
-    texts = [text for text, _ in tokens]
+    offsets = []
+    text = TextStream(codec, ())  # a special token takes no character of it
+    for position, token in enumerate(completion.token_ids.tolist()):
+        offsets.append(min(len(text.text), len(completion.text)))
+        text.push([position], [token])
     return TextLogprobs(
-        tokens=texts,
+        tokens=[text for text, _ in tokens],
         token_logprobs=[value for _, value in tokens],
-        text_offset=[0, *accumulate(map(len, texts))][: len(texts)],
+        text_offset=offsets,
     )
 
 

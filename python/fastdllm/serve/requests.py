@@ -101,6 +101,18 @@ class TextPart(Body):
     type: Literal["text"]
     text: Text
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, given: Any) -> Any:
+        kind = given.get("type") if isinstance(given, dict) else "text"
+        if isinstance(kind, str) and kind != "text":
+            raise PydanticCustomError(
+                "unsupported",
+                "this server cannot honour a part of type {kind}; expected text",
+                {"name": "type", "kind": kind[:80]},
+            )
+        return given
+
 
 class ChatMessage(Body):
     """A turn of a conversation. Roles are what the package's chat template takes."""

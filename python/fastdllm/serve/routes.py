@@ -11,8 +11,9 @@ from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from fastdllm._core import ConfigError
 from fastdllm.serve.connection import EventStream, while_connected
-from fastdllm.serve.errors import ApiError, ErrorBody
+from fastdllm.serve.errors import ApiError, ErrorBody, named_as_asked
 from fastdllm.serve.generation import Generation
 from fastdllm.serve.plan import encode, questions_of, size_of, too_long
 from fastdllm.serve.requests import (
@@ -92,10 +93,15 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
 async def _generate(body: ChatRequest | CompletionRequest, request: Request) -> Response:
     serving, call = serving_of(request), call_of(request)
     name, llm = serving.model(body.model, call)
-    questions = await questions_of(body, llm, serving.settings)
-    generation = Generation(
-        body, questions, llm=llm, model=name, call=call, metrics=serving.metrics
-    )
+    try:
+        questions = await questions_of(body, llm, serving.settings)
+        generation = Generation(
+            body, questions, llm=llm, model=name, call=call, metrics=serving.metrics
+        )
+    except ConfigError as problem:
+        prompt = "messages" if isinstance(body, ChatRequest) else "prompt"
+        limit = next(iter(body.limits()), "max_tokens")
+        raise named_as_asked(problem, prompt=prompt, limit=limit) from None
     left = serving.settings.request_seconds - call.seconds()
     if body.stream:
         return EventStream(call, generation.stream(), generation.cancel, left)
@@ -105,6 +111,7 @@ async def _generate(body: ChatRequest | CompletionRequest, request: Request) -> 
         generation.cancel()
 
 
+@router.head("/v1/models", include_in_schema=False)
 @router.get("/v1/models", response_model=ModelList, responses=_READS)
 async def list_models(request: Request) -> Response:
     """List the packages that are served."""
@@ -112,6 +119,7 @@ async def list_models(request: Request) -> Response:
     return _json(ModelList(data=[serving.facts(name) for name in serving.models]))
 
 
+@router.head("/v1/models/{model:path}", include_in_schema=False)
 @router.get("/v1/models/{model:path}", response_model=Model, responses=_READS)
 async def one_model(model: str, request: Request) -> Response:
     """Describe one of them."""
@@ -164,12 +172,14 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
     return _json(PlainText(model=name, text=text))
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", response_model=Health)
 async def health() -> Response:
     """Say that the process is alive."""
     return _json(Health(status="ok"))
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get(
     "/ready",
     response_model=Health,
@@ -181,6 +191,7 @@ async def ready(request: Request) -> Response:
     return _json(Health(status="draining" if draining else "ready"), 503 if draining else 200)
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     responses=_done(None, _PLAIN) | _errors(401),
@@ -192,6 +203,7 @@ async def metrics(request: Request) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 async def page() -> Response:
     """Return the page."""

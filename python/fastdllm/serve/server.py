@@ -56,8 +56,9 @@ class Server(uvicorn.Server):
     def drain(self) -> None:
         """Stop: gently when called first, at once when called again."""
         if self.serving.draining:
-            self.should_exit = self.force_exit = True
-        self._deadline = time.monotonic() + self.serving.settings.grace_seconds
+            self.force_exit = True
+        grace = 0.0 if self.force_exit else self.serving.settings.grace_seconds
+        self._deadline = time.monotonic() + grace
         self.serving.draining = True
 
     async def on_tick(self, counter: int) -> bool:

@@ -6,21 +6,22 @@ Any other field is refused by name before anything runs.
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from fastdllm._core import GenerationConfig
 
-# OpenAI's fields that are not honoured, with the values that ask for nothing.
-_REFUSED: dict[str, tuple[Any, ...]] = {
+# OpenAI's fields that are not honoured, with the values that ask for nothing; null always does.
+Refused = Mapping[str, tuple[Any, ...]]
+_OF_REQUESTS: Refused = {
     "tools": ([],),
     "tool_choice": ("none",),
     "parallel_tool_calls": (True, False),  # says nothing without tools
     "functions": ([],),
     "function_call": ("none",),
-    "tool_calls": ([],),
     "response_format": ({"type": "text"},),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
@@ -32,20 +33,24 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "reasoning_effort": (),
     "verbosity": (),
     "web_search_options": (),
+}
+_OF_MESSAGES: Refused = {
+    "tool_calls": ([],),
+    "function_call": (),
+    "audio": (),
     "refusal": (),
     "annotations": ([],),
 }
-# Fields that change no answer. They are taken as they come and not read.
-_UNREAD = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 
 Text = Annotated[str, Field(max_length=2**24)]
 Token = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Body(BaseModel):
-    """An object whose unknown fields are errors."""
+    """An object whose unknown fields are errors. refused: known ones that are not honoured."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    refused: ClassVar[Refused] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -56,10 +61,10 @@ class Body(BaseModel):
         for name, value in given.items():
             if name in cls.model_fields:
                 taken[name] = value
-            elif name in _REFUSED:
-                if value is not None and not any(_same(value, one) for one in _REFUSED[name]):
+            elif name in cls.refused:
+                if value is not None and not any(_same(value, one) for one in cls.refused[name]):
                     raise _refusal(name, "this server cannot honour {name}; leave it out")
-            elif value is not None or name not in _UNREAD:
+            else:
                 near = difflib.get_close_matches(name, cls.model_fields, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise _refusal(name[:80], "unknown field {name}" + hint)
@@ -84,6 +89,7 @@ class TextPart(Body):
 class ChatMessage(Body):
     """A turn of a conversation. Roles are what the package's chat template takes."""
 
+    refused = _OF_MESSAGES
     role: Annotated[str, Field(min_length=1, max_length=64)]
     content: Text | list[TextPart]
     name: str | None = None
@@ -107,6 +113,7 @@ class StreamOptions(Body):
 class GenerationBody(Body):
     """What a chat and a completion have in common: OpenAI's fields, then GenerationConfig's."""
 
+    refused = _OF_REQUESTS
     model: str | None = Field(None, description="absent: the only package that is served")
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -118,6 +125,8 @@ class GenerationBody(Body):
         | None
     ) = None
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+
+    # These change no answer. They are taken as they come and not read.
     user: Any = None
     metadata: Any = None
     store: Any = None
@@ -195,7 +204,9 @@ class CompletionRequest(GenerationBody):
     )
     suffix: Text | None = Field(None, description="text behind the answer; not with stream")
     echo: bool | None = False
-    logprobs: Annotated[int, Field(ge=0, le=1)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=0)] | None = Field(
+        None, description="0: of the answer's tokens; there are no others to tell"
+    )
 
 
 class TokenizeRequest(Body):

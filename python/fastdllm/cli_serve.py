@@ -49,7 +49,11 @@ def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     command.add_argument(
         "--max-waiting", type=integer, default=256, help="answers that wait; more get 429"
     )
-    command.add_argument("--cache-bytes", type=integer, help="K/V memory; default: half of all")
+    command.add_argument(
+        "--cache-bytes",
+        type=integer,
+        help="K/V memory of each package; default: half of all, shared by the packages",
+    )
     command.add_argument(
         "--api-key",
         action="append",
@@ -77,12 +81,13 @@ def run_serve(options: argparse.Namespace) -> int:
         api_keys=_keys(options), **{name: getattr(options, name) for name in _NOTES}
     )
     names = _names(options)
+    cache_bytes = _cache_bytes(options)
     from fastdllm.serve import serve
     from fastdllm.serve.server import open_socket
 
     with open_socket(options.host, options.port) as listening:  # before what takes time
         models = {
-            name: _load(options, folder)
+            name: _load(options, folder, cache_bytes)
             for name, folder in zip(names, options.packages, strict=True)
         }
         host, port = listening.getsockname()[:2]
@@ -92,7 +97,7 @@ def run_serve(options: argparse.Namespace) -> int:
         return 0 if ended else 1
 
 
-def _load(options: argparse.Namespace, folder: Path) -> LLM:
+def _load(options: argparse.Namespace, folder: Path, cache_bytes: int | None) -> LLM:
     from fastdllm.llm import LLM
 
     return LLM(
@@ -102,8 +107,19 @@ def _load(options: argparse.Namespace, folder: Path) -> LLM:
         device=options.device,
         max_batch=options.max_batch,
         max_waiting=options.max_waiting,
-        cache_bytes=options.cache_bytes,
+        cache_bytes=cache_bytes,
     )
+
+
+def _cache_bytes(options: argparse.Namespace) -> int | None:
+    """Return what each package gets; None: the engine's default, for a single one."""
+    count = len(options.packages)
+    if options.cache_bytes is not None or count == 1:
+        given: int | None = options.cache_bytes
+        return given
+    if options.device != "cpu":
+        raise Error("several packages on a GPU need --cache-bytes, the K/V memory of each")
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // count
 
 
 def _names(options: argparse.Namespace) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
+import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ import pytest
 
 import fastdllm
 
-from served import MESSAGES, QUESTION, Served, events_of, serving
+from held import Held
+from served import MESSAGES, QUESTION, Served, events_of, serving, wait_until
 
 httpx = pytest.importorskip("httpx", reason="these tests need httpx")
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -117,6 +120,8 @@ def test_logprobs_are_those_of_the_tokens_as_they_were_committed(
     completed = llm.generate("There are", config, raw=True)
     found = complete(http, logprobs=0, max_tokens=8).json()["choices"][0]["logprobs"]
     assert found["token_logprobs"] == completed.logprobs.tolist()
+    assert found["top_logprobs"] is None
+    assert refused(complete(http, logprobs=1))["param"] == "logprobs"
 
 
 def test_text_offsets_are_places_in_the_text(llm: fastdllm.LLM) -> None:
@@ -124,7 +129,7 @@ def test_text_offsets_are_places_in_the_text(llm: fastdllm.LLM) -> None:
 
     words, special = llm.encode("Tom has 3 boxes, caf\u00e9", raw=True), 510
     ids = np.array([special, *words[:2], special, *words[2:], special], np.int32)
-    answered = dataclasses.replace(
+    answered = replace(
         llm.generate(QUESTION),
         text=llm.codec.decode(ids),
         token_ids=ids,
@@ -139,10 +144,13 @@ def test_text_offsets_are_places_in_the_text(llm: fastdllm.LLM) -> None:
     ] + ["\u00e9"]
 
 
-def test_a_probability_of_zero_is_a_number_of_json() -> None:
-    from fastdllm.serve.logprobs import _LEAST
+def test_a_probability_of_zero_is_a_number_of_json(llm: fastdllm.LLM) -> None:
+    from fastdllm.serve.logprobs import chat_logprobs, text_logprobs
 
-    assert max(-math.inf, _LEAST) == -9999.0
+    answer = llm.generate("There are", fastdllm.GenerationConfig(max_new_tokens=2), raw=True)
+    answer = replace(answer, logprobs=np.full(len(answer.token_ids), -math.inf))
+    assert {one.logprob for one in chat_logprobs(llm.codec, answer).content} == {-9999.0}
+    assert set(text_logprobs(llm.codec, answer).token_logprobs) == {-9999.0}
 
 
 def test_echo_puts_the_prompt_before_the_text(http: Any) -> None:
@@ -162,6 +170,42 @@ def test_a_suffix_is_what_the_answer_ends_before(http: Any, llm: fastdllm.LLM) -
     for field, value in (("stream", True), ("stop", "x"), ("echo", True)):
         response = complete(http, suffix="x", **{field: value})
         assert refused(response)["param"] == field
+    error = refused(complete(http, suffix="x" + llm.codec.decode_token(511)))
+    assert (error["param"], error["message"]) == ("suffix", "suffix holds the mask token")
+    assert refused(complete(http, prompt=[511], suffix="x"))["param"] == "prompt"
+
+
+def test_an_empty_suffix_asks_for_nothing(http: Any) -> None:
+    plain = complete(http).json()
+    answer = complete(http, suffix="").json()
+    assert answer["choices"][0]["text"] == plain["choices"][0]["text"]
+    assert answer["usage"] == plain["usage"]
+    assert complete(http, suffix="", stream=True).status_code == 200
+
+
+def test_seconds_are_of_one_clock_and_end_with_each_answer(
+    served: Served, http: Any, hold: Callable[..., Held], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastdllm.serve.connection import Call
+
+    clock = itertools.count()
+    monkeypatch.setattr(Call, "seconds", lambda self: float(next(clock)))
+    told = []
+    for chunk in events_of(chat(http, stream=True, diffusing=True).text)[:-1]:
+        told += [chunk[name]["seconds"] for name in ("diffusing", "stats") if name in chunk]
+    assert told == sorted(told)
+    assert all(seconds.is_integer() for seconds in told)
+    engine = served.models["tiny_math"].engine
+    held = hold(engine)
+    with ThreadPoolExecutor() as pool:
+        prompts = [" apples apples apples", "There are 3 * 4 = "]
+        fields = {"prompt": prompts, "suffix": " apples. 12 - 5 = 7", "max_tokens": 24}
+        answer = pool.submit(lambda: complete(http, **fields).json())
+        wait_until(lambda: engine.load().waiting == 2)
+        held.release()
+        slow, quick = (choice["stats"] for choice in answer.result(60)["choices"])
+    assert quick["num_passes"] < slow["num_passes"]
+    assert quick["seconds"] < slow["seconds"]
 
 
 def test_a_stream_gives_the_text_of_the_answer(http: Any) -> None:
@@ -221,16 +265,23 @@ def test_head_is_get_without_its_body(http: Any, path: str) -> None:
     assert head.headers["content-type"] == get.headers["content-type"]
 
 
-def test_several_packages_are_served_by_name(llm: fastdllm.LLM) -> None:
+def test_several_packages_are_served_by_name(
+    llm: fastdllm.LLM, package_of: Callable[[str], Any], hold: Callable[..., Held]
+) -> None:
     from fastdllm.serve import Settings
 
-    served = Served({"one": llm, "other/name": llm}, Settings())
+    other = fastdllm.LLM(package_of("tiny_math"), threads=1, max_batch=1, max_waiting=0)
+    served = Served({"one": llm, "other/name": other}, Settings())
     try:
         with httpx.Client(base_url=served.url, timeout=60) as http:
             assert [m["id"] for m in http.get("/v1/models").json()["data"]] == ["one", "other/name"]
             assert http.get("/v1/models/other/name").json()["id"] == "other/name"
             assert chat(http, model="other/name").json()["model"] == "other/name"
             assert refused(chat(http))["param"] == "model"
+            held = hold(other.engine)
+            refused(chat(http, model="other/name"), 429)
+            assert chat(http, model="one").status_code == 200
+            held.release()
     finally:
         served.stop()
 
@@ -279,12 +330,20 @@ def test_tokens_and_text_turn_into_each_other(http: Any, llm: fastdllm.LLM) -> N
         ("messages", []),
         ("messages.0.content", None),
         ("messages.0.content", [{"type": "image_url", "image_url": {}}]),
+        ("messages.0.tool_calls", [{"id": "a"}]),
+        ("messages.0.tools", []),
+        ("messages.0.user", None),
+        ("stream_options.user", None),
+        ("refusal", None),
+        ("treshold", None),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(http: Any, field: str, value: Any) -> None:
     fields: dict[str, Any] = {"messages": [dict(MESSAGES[0])]}
-    if "." in field:
-        fields["messages"][0]["content"] = value
+    if field.startswith("messages."):
+        fields["messages"][0][field.split(".")[-1]] = value
+    elif field.startswith("stream_options."):
+        fields |= {"stream": True, "stream_options": {field.split(".")[-1]: value}}
     else:
         fields[field] = value
     error = refused(http.post(CHAT, json=fields))

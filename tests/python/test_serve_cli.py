@@ -26,10 +26,13 @@ Started = Callable[..., tuple["subprocess.Popen[str]", str]]
 def start(package_of: Callable[[str], Path], tmp_path: Path) -> Iterator[Started]:
     made = []
 
-    def started(*options: object, **environment: str) -> tuple[subprocess.Popen[str], str]:
+    def started(
+        *options: object, packages: int = 1, **environment: str
+    ) -> tuple[subprocess.Popen[str], str]:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "fastdllm", "serve", package_of("tiny_math")),
+                *(sys.executable, "-m", "fastdllm", "serve"),
+                *[package_of("tiny_math")] * packages,
                 *("--port", "0", "--threads", "1", *map(str, options)),
             ],
             stdout=subprocess.PIPE,
@@ -135,6 +138,16 @@ def test_keys_come_from_options_a_variable_and_a_file(start: Started, tmp_path: 
         assert response.status_code == status
 
 
+def test_several_packages_share_the_memory_that_one_has(start: Started) -> None:
+    def cache_limits(*options: object, packages: int) -> list[float]:
+        _, url = start(*options, packages=packages)
+        lines = httpx.get(f"{url}/metrics", timeout=SECONDS).text.splitlines()
+        return [float(x.split()[-1]) for x in lines if x.startswith("fastdllm_cache_limit_bytes{")]
+
+    (alone,) = cache_limits(packages=1)
+    assert sum(cache_limits("--name", "a", "--name", "b", packages=2)) <= alone
+
+
 def test_wrong_uses_are_one_line_each(package_of: Callable[[str], Path], tmp_path: Path) -> None:
     package = package_of("tiny_math")
     assert "fastdllm.json" in refused(tmp_path, "--port", 0)
@@ -147,6 +160,8 @@ def test_wrong_uses_are_one_line_each(package_of: Callable[[str], Path], tmp_pat
     assert "request_seconds is nan" in refused(package, "--request-seconds", "nan")
     assert "out of range" in refused(package, "--port", 70000)
     assert "API key" in refused(package, "--api-key", "with space")
+    names = ("--name", "a", "--name", "b")
+    assert "need --cache-bytes" in refused(package, package, *names, "--device", "cuda")
     (tmp_path / "keys").write_text("\n", "utf-8")
     assert "holds no key" in refused(package, "--api-key-file", tmp_path / "keys")
     (tmp_path / "keys").write_bytes(b"\xff")

@@ -238,12 +238,28 @@ def test_a_full_queue_refuses_with_a_time_to_come_again(
         assert int(response.headers["retry-after"]) >= 1
         rejected = 'fastdllm_requests_rejected_total{model="tiny_math"} 1.0'
         assert rejected in http.get("/metrics").text
-        # All answers of a request are taken, or none.
-        response = http.post(CHAT, json={"messages": MESSAGES, "n": 2})
-        error_of(response, 429)
         held.release()
         assert waiting.recv(12) == b"HTTP/1.1 200"
         waiting.close()
+
+
+@pytest.mark.parametrize("fields", [{"n": 2}, {"prompt": ["a", "b"], "suffix": "c"}])
+def test_all_answers_of_a_request_are_taken_or_none(
+    package_of: Callable[[str], Any], hold: Hold, fields: dict[str, Any]
+) -> None:
+    llm = fastdllm.LLM(package_of("tiny_math"), threads=1, max_batch=1, max_waiting=1)
+    with serving(llm) as served, httpx.Client(base_url=served.url, timeout=60) as http:
+        held = hold(llm.engine)
+        error = error_of(http.post(TEXT, json={"prompt": "a", "max_tokens": 4, **fields}), 429)
+        assert error["code"] == "overloaded"
+        assert llm.engine.load().waiting == 0  # the place that is free is still free
+        asked = 'fastdllm_prompt_tokens_total{model="tiny_math"} 0.0'
+        assert asked in http.get("/metrics").text
+        # What would not fit into an idle engine either is not worth a second try.
+        many = {"n": 3} if "n" in fields else {"prompt": ["a", "b", "c"]}
+        response = http.post(TEXT, json={"prompt": "a", **fields, **many})
+        assert error_of(response, 400)["param"] == next(iter(many))
+        held.release()
 
 
 def test_a_request_that_takes_too_long_ends_with_an_error(
@@ -305,10 +321,17 @@ def test_a_request_has_an_id_and_a_line_in_the_log_without_its_text(
     assert "sesame" not in repr([record.__dict__ for record in caplog.records])
 
 
-def test_metrics_are_what_prometheus_reads(http: Any) -> None:
+def test_metrics_are_what_prometheus_reads_and_the_answers_say(llm: fastdllm.LLM) -> None:
     parser = pytest.importorskip("prometheus_client.parser")
-    http.post(CHAT, json={"messages": MESSAGES, "stream": True})
-    families = {f.name: f for f in parser.text_string_to_metric_families(http.get("/metrics").text)}
+    with serving(llm) as served, httpx.Client(base_url=served.url, timeout=60) as http:
+        one = http.post(CHAT, json={"messages": MESSAGES, "n": 2}).json()
+        options = {"stream": True, "diffusing": True, "stream_options": {"include_usage": True}}
+        response = http.post(CHAT, json={"messages": MESSAGES, "cache": "none", **options})
+        *chunks, last = events_of(response.text)[:-1]
+        wait_until(lambda: not served.server.serving.calls)
+        families = {
+            f.name: f for f in parser.text_string_to_metric_families(http.get("/metrics").text)
+        }
     assert {
         "fastdllm_requests",
         "fastdllm_request_seconds",
@@ -326,14 +349,32 @@ def test_metrics_are_what_prometheus_reads(http: Any) -> None:
         "fastdllm_cache_used_bytes",
         "fastdllm_cache_limit_bytes",
     } <= set(families)
-    passes = {
-        s.labels["kind"]: s.value
-        for s in families["fastdllm_passes"].samples
-        if s.name.endswith("_total")
+    stats = [*(choice["stats"] for choice in one["choices"]), chunks[-1]["stats"]]
+
+    def total(name: str, **labels: str) -> float:
+        found = [s for s in families[f"fastdllm_{name}"].samples if s.name.endswith("_total")]
+        wanted = {"model": "tiny_math", **labels}.items()
+        return sum(
+            s.value for s in found if s.name[-8:] != "_created" and wanted <= s.labels.items()
+        )
+
+    for kind in ("refresh", "step"):
+        assert total("passes", kind=kind) == sum(each[f"{kind}_passes"] for each in stats)
+    assert total("passes") == sum(each["num_passes"] for each in stats)
+    for name, field in (("new_tokens", "completion_tokens"), ("prompt_tokens", "prompt_tokens")):
+        assert total(name) == one["usage"][field] + last["usage"][field]
+    of_chats = {"route": CHAT, "status": "200"}
+    assert total("requests", **of_chats) == 2
+    sums = {
+        s.name: s.value
+        for name in ("tokens_per_forward", "time_to_first_commit_seconds")
+        for s in families[f"fastdllm_{name}"].samples
     }
-    assert passes["refresh"] >= 1
-    new = [s.value for s in families["fastdllm_new_tokens"].samples if s.name.endswith("_total")]
-    assert new[0] >= 1
+    assert sums["fastdllm_tokens_per_forward_count"] == 3
+    assert sums["fastdllm_tokens_per_forward_sum"] == pytest.approx(
+        sum(each["tokens_per_forward"] for each in stats)
+    )
+    assert sums["fastdllm_time_to_first_commit_seconds_count"] == 1
 
 
 def test_draining_finishes_what_runs_and_refuses_what_comes(llm: fastdllm.LLM, hold: Hold) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-from fastdllm._core import CommitEvent, GenerationConfig
+from fastdllm._core import CommitEvent, GenerationConfig, OverloadedError
 from fastdllm.answer import Answer, Completion, StreamEvent
 from fastdllm.llm import LLM
 from fastdllm.serve.plan import Question
 from fastdllm.serve.responses import Stats
+
+if TYPE_CHECKING:
+    from fastdllm._core import Request
 
 _Told = StreamEvent | CommitEvent | None
 
@@ -28,14 +30,16 @@ class Answers:
 
         Errors: ConfigError, OverloadedError.
         """
-        self.started = time.monotonic()
         self._arrived: asyncio.Queue[tuple[int, _Told]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self.answers = [
             Answer(llm.engine, llm.codec, question.ids, config, stop=stop)
+            if question.suffix_ids is None
+            else _Infill(llm, question.ids, question.suffix_ids, config)
             for question in questions
             for config in question.configs
         ]
+        _require_room(llm, len(self.answers))
         try:
             for number, answer in enumerate(self.answers):
                 put = partial(self._put, number)
@@ -74,46 +78,73 @@ class Answers:
             answer.cancel()
 
 
-class Infills:
-    """The same of gaps in front of a text: each question's answer ends where the suffix begins.
+def _require_room(llm: LLM, count: int) -> None:
+    """Refuse answers that do not all fit. Errors: OverloadedError.
 
-    A gap has max_new_tokens tokens and is filled to its end.
+    Those that were submitted before one is refused would hold places until the engine looks again.
     """
-
-    def __init__(self, llm: LLM, questions: Sequence[Question], suffix: str) -> None:
-        self.started = time.monotonic()
-        self._llm = llm
-        self._suffix = suffix
-        self._asked = [(question.ids, one) for question in questions for one in question.configs]
-        self._tasks: list[asyncio.Task[Completion]] = []
-
-    def __len__(self) -> int:
-        return len(self._asked)
-
-    async def events(self) -> AsyncGenerator[tuple[int, StreamEvent], None]:
-        """Yield each answer's completion. Errors: the engine's; ConfigError, OverloadedError."""
-        self._tasks = [asyncio.ensure_future(self._fill(*asked)) for asked in self._asked]
-        try:
-            for number, task in enumerate(self._tasks):
-                completion = await task
-                yield number, StreamEvent(piece="", text=completion.text, completion=completion)
-        finally:
-            self.cancel()
-
-    async def _fill(self, ids: list[int], config: GenerationConfig) -> Completion:
-        gap = config.max_new_tokens
-        whole = await self._llm.ainfill([gap, self._suffix], config, prompt=ids)
-        return replace(
-            whole,
-            text=whole.filled[0],
-            token_ids=whole.token_ids[:gap],
-            logprobs=whole.logprobs[:gap],
+    load = llm.engine.load()
+    under_way = load.running + load.waiting
+    if under_way + count > load.max_batch + load.max_waiting:
+        raise OverloadedError(
+            f"{under_way} requests run or wait; expected room for {count} more within max_batch +"
+            f" max_waiting, {load.max_batch} + {load.max_waiting}"
         )
 
+
+class _Infill:
+    """The same as an Answer of a gap between a prompt and a suffix.
+
+    The gap has max_new_tokens tokens and is filled to its end; its text comes with the completion.
+    """
+
+    def __init__(
+        self, llm: LLM, ids: list[int], suffix_ids: list[int], config: GenerationConfig
+    ) -> None:
+        self._llm = llm
+        self._config = config
+        self._gap = slice(len(ids), len(ids) + config.max_new_tokens)
+        masks = [llm.engine.package.mask_token_id] * config.max_new_tokens
+        self._canvas = [*ids, *masks, *suffix_ids]
+        self._request: Request | None = None
+
+    def start(
+        self,
+        *,
+        on_event: Callable[[CommitEvent], None] | None = None,
+        on_done: Callable[[], None] | None = None,
+    ) -> None:
+        self._request = self._llm.engine.submit_infill(
+            self._canvas, self._config, on_event, on_done
+        )
+
+    def event(self, told: StreamEvent | CommitEvent) -> StreamEvent:
+        if isinstance(told, StreamEvent):
+            return told
+        return StreamEvent(piece="", text="", commit=told)
+
+    def last_event(self) -> StreamEvent:
+        assert self._request is not None, "the request was not started"
+        result = self._request.result()
+        token_ids = result.token_ids[self._gap]
+        text = self._llm.codec.decode(token_ids)
+        completion = Completion(
+            text=text,
+            token_ids=token_ids,
+            logprobs=result.logprobs[self._gap],
+            finish_reason=result.finish_reason,
+            stop=None,
+            num_passes=result.num_passes,
+            prompt_tokens=len(self._canvas) - len(token_ids),
+            completion_tokens=len(token_ids),
+            stats=result.stats,
+        )
+        return StreamEvent(piece=text, text=text, completion=completion)
+
     def cancel(self) -> None:
-        """End what still runs before its next pass."""
-        for task in self._tasks:
-            task.cancel()
+        request, self._request = self._request, None
+        if request is not None:
+            request.cancel()
 
 
 def stats_of(completion: Completion, seconds: float) -> Stats:

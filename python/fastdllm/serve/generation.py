@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from fastdllm.answer import Completion, StreamEvent
 from fastdllm.llm import LLM
-from fastdllm.serve.answering import Answers, Infills, stats_of
+from fastdllm.serve.answering import Answers, stats_of
 from fastdllm.serve.connection import Call, error_event, event_of
 from fastdllm.serve.errors import api_error, unexpected
 from fastdllm.serve.logprobs import chat_logprobs, text_logprobs
@@ -61,14 +61,9 @@ class Generation:
         self._created = int(time.time())
         self._completions: dict[int, Completion] = {}
         self._stats: dict[int, Stats] = {}
-        call.prompt_tokens = sum(question.tokens for question in questions)
         call.streamed = bool(body.stream)
-        suffix = body.suffix if isinstance(body, CompletionRequest) else None
-        self._answers = (
-            Answers(llm, questions, body.stop_strings(), watched=bool(body.stream))
-            if suffix is None
-            else Infills(llm, questions, suffix)
-        )
+        self._answers = Answers(llm, questions, body.stop_strings(), watched=bool(body.stream))
+        call.prompt_tokens = sum(question.tokens for question in questions)
         call.answers = len(self._answers)
 
     def cancel(self) -> None:
@@ -193,7 +188,7 @@ class Generation:
         return event_of(json.dumps(frame, ensure_ascii=False, allow_nan=False))
 
     def _ended(self, number: int, completion: Completion) -> None:
-        stats = stats_of(completion, time.monotonic() - self._answers.started)
+        stats = stats_of(completion, self._call.seconds())
         self._completions[number] = completion
         self._stats[number] = stats
         self._call.completion_tokens += completion.completion_tokens

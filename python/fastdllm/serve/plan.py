@@ -22,26 +22,41 @@ _INT64 = 2**63
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A prompt's ids, and the config of each answer to it. tokens: a suffix's included."""
+    """A prompt's ids, and the config of each answer to it.
+
+    suffix_ids: what stands behind each answer; None: an answer ends where it ends.
+    """
 
     ids: list[int]
-    tokens: int
+    suffix_ids: list[int] | None
     configs: tuple[GenerationConfig, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are given: the prompt's and the suffix's."""
+        return len(self.ids) + len(self.suffix_ids or ())
 
 
 async def encode(
-    llm: LLM, prompt: Prompt, settings: Settings, *, raw: bool, size: int
+    llm: LLM,
+    prompt: Prompt,
+    settings: Settings,
+    *,
+    raw: bool,
+    size: int,
+    field: str | None = None,
 ) -> list[int]:
     """Return a prompt's ids; a large one (size: characters) is encoded on another thread.
 
     Errors: ApiError 400 beyond max_prompt_tokens; TextError of the chat template.
     """
+    named = field or _field(raw)
     if size > 64 * settings.max_prompt_tokens:  # not worth encoding
-        raise too_long(f"more than {settings.max_prompt_tokens}", settings, _field(raw))
+        raise too_long(f"more than {settings.max_prompt_tokens}", settings, named)
     call = functools.partial(llm.encode, prompt, raw=raw)
     ids = await to_thread.run_sync(call) if size > _LARGE else call()
     if len(ids) > settings.max_prompt_tokens:
-        raise too_long(str(len(ids)), settings, _field(raw))
+        raise too_long(str(len(ids)), settings, named)
     return ids
 
 
@@ -54,27 +69,30 @@ async def questions_of(
     """
     prompts = _prompts(body)
     answers = body.n or 1
-    if len(prompts) * answers > settings.max_choices:
+    load = llm.engine.load()
+    most = min(settings.max_choices, load.max_batch + load.max_waiting)
+    if len(prompts) * answers > most:
         raise ApiError(
             400,
-            f"{len(prompts)} prompts times n = {answers} are more than {settings.max_choices}"
-            " answers, this server's limit",
-            param="n",
+            f"{len(prompts)} prompts times n = {answers} are more than {most} answers, this"
+            " server's limit",
+            param="n" if answers > 1 else "prompt",
         )
     _check(body)
     raw = isinstance(body, CompletionRequest)
-    suffix = (body.suffix if isinstance(body, CompletionRequest) else None) or ""
-    behind = len(await encode(llm, suffix, settings, raw=True, size=len(suffix)))
+    suffix_ids = await _suffix_ids(body, llm, settings)
     found = []
     for prompt, size in prompts:
         ids = await encode(llm, prompt, settings, raw=raw, size=size)
-        tokens = len(ids) + behind
+        if suffix_ids is not None and llm.engine.package.mask_token_id in ids:
+            raise ApiError(400, "the prompt holds the mask token", param="prompt")
+        tokens = len(ids) + len(suffix_ids or ())
         if tokens > settings.max_prompt_tokens:
             raise too_long(str(tokens), settings, _field(raw))
         room = llm.engine.package.max_context_length - tokens
         first = _config(body, settings, room)
         configs = (first, *(_with_seed(first, first.seed + i) for i in range(1, answers)))
-        found.append(Question(ids=ids, tokens=tokens, configs=configs))
+        found.append(Question(ids=ids, suffix_ids=suffix_ids, configs=configs))
     return found
 
 
@@ -82,11 +100,25 @@ def _field(raw: bool) -> str:
     return "prompt" if raw else "messages"
 
 
+async def _suffix_ids(
+    body: ChatRequest | CompletionRequest, llm: LLM, settings: Settings
+) -> list[int] | None:
+    """Return what stands behind the answers; an empty suffix asks for nothing."""
+    suffix = body.suffix if isinstance(body, CompletionRequest) else None
+    if not suffix:
+        return None
+    ids = await encode(llm, suffix, settings, raw=True, size=len(suffix), field="suffix")
+    if llm.engine.package.mask_token_id in ids:
+        raise ApiError(400, "suffix holds the mask token", param="suffix")
+    return ids
+
+
 def too_long(count: str, settings: Settings, field: str) -> ApiError:
-    """Return the refusal of a prompt of that many tokens, which came in the field."""
+    """Return the refusal of a text of that many tokens, which came in the field."""
+    what = "suffix" if field == "suffix" else "prompt"
     return ApiError(
         400,
-        f"the prompt has {count} tokens; this server's limit is {settings.max_prompt_tokens}",
+        f"the {what} has {count} tokens; this server's limit is {settings.max_prompt_tokens}",
         param=field,
         code="context_length_exceeded",
     )
@@ -129,7 +161,7 @@ def _check(body: ChatRequest | CompletionRequest) -> None:
             )
         together = {"stream": body.stream, "stop": body.stop, "echo": body.echo}
         for name, value in together.items():
-            if body.suffix is not None and value:
+            if body.suffix and value:
                 raise ApiError(400, f"this server cannot honour {name} with suffix", param=name)
 
 

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from fastdllm._core import GenerationConfig
 
-# OpenAI's fields that are not honoured, with the values that ask for nothing.
-_REFUSED: dict[str, tuple[Any, ...]] = {
+# OpenAI's fields that are not honoured, with the values that ask for nothing; null always does.
+Refused = Mapping[str, tuple[Any, ...]]
+_OF_REQUESTS: Refused = {
     "tools": ([],),
     "tool_choice": ("none",),
     "parallel_tool_calls": (True, False),  # says nothing without tools
     "functions": ([],),
     "function_call": ("none",),
-    "tool_calls": ([],),
     "response_format": ({"type": "text"},),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
@@ -33,11 +34,14 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "reasoning_effort": (),
     "verbosity": (),
     "web_search_options": (),
+}
+_OF_MESSAGES: Refused = {
+    "tool_calls": ([],),
+    "function_call": (),
+    "audio": (),
     "refusal": (),
     "annotations": ([],),
 }
-# Fields that change no answer. They are taken as they come and not read.
-_UNREAD = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 
 _MOST_MESSAGES = 4096  # of a conversation, and parts of a message
 _MOST_PROMPTS = 1024
@@ -64,9 +68,10 @@ TokenIds = Annotated[list[Token], Field(fail_fast=True)]
 
 
 class Body(BaseModel):
-    """An object whose unknown fields are errors."""
+    """An object whose unknown fields are errors. refused: known ones that are not honoured."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    refused: ClassVar[Refused] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -77,10 +82,10 @@ class Body(BaseModel):
         for name, value in given.items():
             if name in cls.model_fields:
                 taken[name] = value
-            elif name in _REFUSED:
-                if value is not None and not any(_same(value, one) for one in _REFUSED[name]):
+            elif name in cls.refused:
+                if value is not None and not any(_same(value, one) for one in cls.refused[name]):
                     raise _refusal(name, "this server cannot honour {name}; leave it out")
-            elif value is not None or name not in _UNREAD:
+            else:
                 near = difflib.get_close_matches(name, cls.model_fields, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise _refusal(name[:80], "unknown field {name}" + hint)
@@ -117,6 +122,7 @@ class TextPart(Body):
 class ChatMessage(Body):
     """A turn of a conversation. Roles are what the package's chat template takes."""
 
+    refused = _OF_MESSAGES
     role: Annotated[str, Field(min_length=1, max_length=64)]
     content: Text | Annotated[list[TextPart], Field(fail_fast=True, max_length=_MOST_MESSAGES)]
     name: str | None = None
@@ -145,6 +151,7 @@ class StreamOptions(Body):
 class GenerationBody(Body):
     """What a chat and a completion have in common: OpenAI's fields, then GenerationConfig's."""
 
+    refused = _OF_REQUESTS
     model: str | None = Field(None, description="absent: the only package that is served")
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -156,6 +163,8 @@ class GenerationBody(Body):
         | None
     ) = None
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+
+    # These change no answer. They are taken as they come and not read.
     user: Any = None
     metadata: Any = None
     store: Any = None
@@ -238,7 +247,9 @@ class CompletionRequest(GenerationBody):
     )
     suffix: Text | None = Field(None, description="text behind the answer; not with stream")
     echo: bool | None = False
-    logprobs: Annotated[int, Field(ge=0, le=1)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=0)] | None = Field(
+        None, description="0: of the answer's tokens; there are no others to tell"
+    )
 
 
 class TokenizeRequest(Body):

@@ -228,11 +228,15 @@ def test_an_applications_arguments_are_checked_before_a_replica_starts(
         ({"max_tokenz": "5"}, "no argument 'max_tokenz'; expected of"),
         ({"max_tokens": "many"}, "max_tokens"),
         ({"api_keys": "secret"}, "no argument 'api_keys'"),
+        ({"max_batch": "0"}, "max_batch: Input should be greater"),
         ({"min_replicas": 1}, "min_replicas needs max_replicas"),
+        ({"target_ongoing_requests": 4}, "target_ongoing_requests needs max_replicas"),
+        ({"num_replicas": 2, "max_replicas": 4}, "num_replicas and max_replicas exclude"),
+        ({"min_replicas": 5, "max_replicas": 4}, "min_replicas is 5; .*max_replicas, 4"),
         ({"package": str(tmp_path)}, "fastdllm.json"),
     ):
-        with pytest.raises((ValueError, Error), match=message):
-            build_app(ServeArgs(**{"package": package} | given))
+        with pytest.raises(Error, match=message):
+            build_app({"package": package} | given)  # as Ray's command line calls it
 
 
 def test_autoscaling_and_gpus_are_the_deployments_options(package_of: PackageOf) -> None:

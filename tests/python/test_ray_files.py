@@ -3,9 +3,12 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +18,9 @@ pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
 import pyarrow.parquet as pq
 
-from fastdllm import ConfigError, Error
-from fastdllm.ray import answer_dataset, build_app, shards
-from fastdllm.ray.rows import Shard, read_rows, scan_input
+from fastdllm import ConfigError, Error, GenerationConfig
+from fastdllm.ray import answer_dataset, batch, build_app, shards
+from fastdllm.ray.rows import Row, Shard, read_rows, scan_input
 from fastdllm.ray.serving import ServeArgs
 from fastdllm.ray.shards import Record
 
@@ -143,6 +146,21 @@ def test_another_jobs_folder_is_refused_unless_it_is_to_start_anew(tmp_path: Pat
     shards.begin(tmp_path, other, fresh=True)
     assert not shards.is_done(tmp_path, SHARD, ["jsonl"])
     assert json.loads((tmp_path / "job.json").read_text()) == other
+
+
+def test_a_rows_error_that_is_no_valid_text_can_be_written(tmp_path: Path) -> None:
+    class Template:
+        async def agenerate(self, *_: object, **__: object) -> None:
+            raise ValueError("no role \udc00")
+
+    row = Row(number=0, id=None, prompt=[{"role": "\udc00", "content": "?"}], error=None)
+    work: Any = SimpleNamespace(config=GenerationConfig(), stop=(), raw=False, on_error="record")
+    llm: Any = Template()
+    answered = asyncio.run(batch._answer(llm, row, work))
+    assert answered["error"] == r"no role \udc00"
+    run, shard = shards.begin(tmp_path, JOB, fresh=False), replace(SHARD, first_row=0, num_rows=1)
+    shards.write_shard(run, shard, JOB["formats"], [answered])
+    assert shards.finish(run, [shard], JOB["formats"]).failed == 1
 
 
 @pytest.mark.parametrize("fresh", [False, True])

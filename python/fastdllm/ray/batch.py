@@ -328,7 +328,8 @@ async def _answer(llm: LLM, row: Row, work: _Work) -> output.Record:
             record["completion_tokens"] = answer.completion_tokens
             record["num_passes"] = answer.num_passes
         except _ROW_ERRORS as problem:
-            record["error"] = str(problem) or type(problem).__name__
+            text = str(problem) or type(problem).__name__
+            record["error"] = text.encode(errors="backslashreplace").decode()  # lone surrogates
     if record["error"] is not None and work.on_error == "fail":
         raise Error(f"row {row.number}: {record['error']}")
     return record

@@ -110,6 +110,7 @@ def load(path: Path, threads: int) -> tuple[onnxruntime.InferenceSession, float]
     """Open a graph; returns the seconds it took, too."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.x64quantprecision", "1")  # see PACKAGE.md
     options.log_severity_level = 3
     start = time.perf_counter()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -82,6 +82,7 @@ def measure(packages: dict[str, Path], threads: int, repeat: int) -> dict[str, d
     """Return milliseconds of each pass, by precision."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.x64quantprecision", "1")  # see PACKAGE.md
     sessions = {
         name: onnxruntime.InferenceSession(
             package / "model.onnx", options, providers=["CPUExecutionProvider"]

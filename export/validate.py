@@ -58,6 +58,8 @@ def open_graph(path: Path) -> onnxruntime.InferenceSession:
     """Open a graph on the CPU, silently. Errors: ValidationError when ONNX Runtime refuses it."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    # Without VNNI, signed weights would be multiplied by a kernel whose sums overflow.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as problem:

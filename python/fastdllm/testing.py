@@ -87,6 +87,7 @@ def package_forward(package_dir: str | Path, *, threads: int = 2) -> Forward:
     info = read_package(str(package_dir))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.x64quantprecision", "1")  # see PACKAGE.md
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(info.graph, options, ["CPUExecutionProvider"])
     parts = [f"{layer}.{part}" for layer in range(info.num_layers) for part in ("key", "value")]

@@ -77,6 +77,8 @@ Ort::SessionOptions options_of(const SessionOptions& options, const CudaProvider
   ort.SetIntraOpNumThreads(options.threads);
   ort.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
   ort.AddConfigEntry("session.set_denormal_as_zero", "1");  // in the threads of the pool
+  // x86-64 without VNNI: else the kernel that multiplies signed weights lets sums overflow.
+  ort.AddConfigEntry("session.x64quantprecision", "1");
   ort.DisableMemPattern();  // the rows of a pass vary; patterns would pile up per shape
   if (gpu != nullptr) gpu->append_to(ort);
   return ort;

@@ -3,8 +3,12 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +18,9 @@ pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
 import pyarrow.parquet as pq
 
-from fastdllm import ConfigError, Error
-from fastdllm.ray import answer_dataset, build_app, shards
-from fastdllm.ray.rows import Shard, read_rows, scan_input
+from fastdllm import ConfigError, Error, GenerationConfig
+from fastdllm.ray import answer_dataset, batch, build_app, shards
+from fastdllm.ray.rows import Row, Shard, read_rows, scan_input
 from fastdllm.ray.serving import ServeArgs
 from fastdllm.ray.shards import Record
 
@@ -102,44 +106,81 @@ def test_an_input_that_shrinks_while_the_job_runs_is_an_error(tmp_path: Path) ->
 
 
 def test_a_shard_is_done_when_it_is_there_in_every_format(tmp_path: Path) -> None:
-    shards.begin(tmp_path, JOB, fresh=False)
-    shards.write_shard(tmp_path, SHARD, ["parquet"], [record(4), record(5, "bad")])
+    run = shards.begin(tmp_path, JOB, fresh=False)
+    shards.write_shard(run, SHARD, ["parquet"], [record(4), record(5, "bad")])
     assert not shards.is_done(tmp_path, SHARD, JOB["formats"])
-    shards.write_shard(tmp_path, SHARD, JOB["formats"], [record(4), record(5, "bad")])
+    shards.write_shard(run, SHARD, JOB["formats"], [record(4), record(5, "bad")])
     assert shards.is_done(tmp_path, SHARD, JOB["formats"])
-    summary = shards.finish(tmp_path, [SHARD], JOB["formats"])
+    summary = shards.finish(run, [SHARD], JOB["formats"])
     assert (summary.rows, summary.failed, summary.completion_tokens) == (2, 1, 3)
     assert pq.read_table(tmp_path / "parquet").num_rows == 2  # a folder of data, nothing else
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    shards.begin(tmp_path, JOB, fresh=False)
+    run = shards.begin(tmp_path, JOB, fresh=False)
     broken: Any = [record(4), {"row": "no number"}]
     with pytest.raises(pa.ArrowException):
-        shards.write_shard(tmp_path, SHARD, ["parquet"], broken)
+        shards.write_shard(run, SHARD, ["parquet"], broken)
     assert not list((tmp_path / "parquet").iterdir())
+    assert not list(run.iterdir())
 
 
 def test_the_end_of_a_job_finds_rows_that_are_not_the_inputs(tmp_path: Path) -> None:
-    shards.begin(tmp_path, JOB, fresh=False)
-    shards.write_shard(tmp_path, SHARD, JOB["formats"], [record(4), record(4)])
+    run = shards.begin(tmp_path, JOB, fresh=False)
+    shards.write_shard(run, SHARD, JOB["formats"], [record(4), record(4)])
     with pytest.raises(Error, match=r"rows-000000000004.parquet: expected rows 4 to 5"):
-        shards.finish(tmp_path, [SHARD], JOB["formats"])
+        shards.finish(run, [SHARD], JOB["formats"])
 
 
 def test_another_jobs_folder_is_refused_unless_it_is_to_start_anew(tmp_path: Path) -> None:
-    shards.begin(tmp_path, JOB, fresh=False)
-    shards.write_shard(tmp_path, SHARD, JOB["formats"], [record(4), record(5)])
-    (tmp_path / "parquet" / ".rows-000000000009.parquet.1f.tmp").write_bytes(b"half")
+    run = shards.begin(tmp_path, JOB, fresh=False)
+    shards.write_shard(run, SHARD, JOB["formats"], [record(4), record(5)])
+    (run / "rows-000000000009.parquet.1f").write_bytes(b"half")
     other = JOB | {"config": {"threshold": 0.8}}
     with pytest.raises(Error, match=r"config.threshold is 0.8 now, was 0.9; start anew"):
         shards.begin(tmp_path, other, fresh=False)
-    shards.begin(tmp_path, JOB | {"fastdllm_version": "another"}, fresh=False)
+    run = shards.begin(tmp_path, JOB | {"fastdllm_version": "another"}, fresh=False)
     assert shards.is_done(tmp_path, SHARD, JOB["formats"])
-    assert not list(tmp_path.glob("*/.*.tmp"))
+    assert [*tmp_path.glob(".*")] == [run]
+    assert not list(run.iterdir())
     shards.begin(tmp_path, other, fresh=True)
     assert not shards.is_done(tmp_path, SHARD, ["jsonl"])
     assert json.loads((tmp_path / "job.json").read_text()) == other
+
+
+def test_a_rows_error_that_is_no_valid_text_can_be_written(tmp_path: Path) -> None:
+    class Template:
+        async def agenerate(self, *_: object, **__: object) -> None:
+            raise ValueError("no role \udc00")
+
+    row = Row(number=0, id=None, prompt=[{"role": "\udc00", "content": "?"}], error=None)
+    work: Any = SimpleNamespace(config=GenerationConfig(), stop=(), raw=False, on_error="record")
+    llm: Any = Template()
+    answered = asyncio.run(batch._answer(llm, row, work))
+    assert answered["error"] == r"no role \udc00"
+    run, shard = shards.begin(tmp_path, JOB, fresh=False), replace(SHARD, first_row=0, num_rows=1)
+    shards.write_shard(run, shard, JOB["formats"], [answered])
+    assert shards.finish(run, [shard], JOB["formats"]).failed == 1
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_worker_that_outlives_its_run_writes_nothing_into_the_next(
+    tmp_path: Path, fresh: bool
+) -> None:
+    old, formats = shards.begin(tmp_path, JOB, fresh=False), ["jsonl"]
+
+    def begun_anew_while_written() -> Iterator[Record]:
+        yield record(4)
+        shards.begin(tmp_path, JOB, fresh=fresh)
+        yield record(5)
+
+    rows: Any
+    for rows in (begun_anew_while_written(), [record(4), record(5)]):
+        with pytest.raises(FileNotFoundError):
+            shards.write_shard(old, SHARD, formats, rows)
+    assert not shards.is_done(tmp_path, SHARD, formats)
+    with pytest.raises(FileNotFoundError), shards.attempt(old, SHARD, 2):
+        pass
 
 
 def test_a_folder_with_something_else_is_refused_and_kept(tmp_path: Path) -> None:
@@ -162,18 +203,19 @@ def test_two_jobs_do_not_write_into_one_folder(tmp_path: Path) -> None:
 
 
 def test_rows_whose_workers_die_again_and_again_end_the_job(tmp_path: Path) -> None:
+    run = shards.begin(tmp_path, JOB, fresh=False)
     for _ in range(2):  # begun, and never heard of again
-        with (tmp_path / ".4.attempts.tmp").open("ab") as mark:
+        with (run / "4.attempts").open("ab") as mark:
             mark.write(b".")
     with (
         pytest.raises(Error, match="rows 4 to 5: 2 workers died with them"),
-        shards.attempt(tmp_path, SHARD, 2),
+        shards.attempt(run, SHARD, 2),
     ):
         pass
-    shards.begin(tmp_path, JOB, fresh=False)  # the job is started again
-    with shards.attempt(tmp_path, SHARD, 2):
+    run = shards.begin(tmp_path, JOB, fresh=False)  # the job is started again
+    with shards.attempt(run, SHARD, 2):
         pass
-    assert not list(tmp_path.glob(".*"))
+    assert not list(run.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -204,11 +246,15 @@ def test_an_applications_arguments_are_checked_before_a_replica_starts(
         ({"max_tokenz": "5"}, "no argument 'max_tokenz'; expected of"),
         ({"max_tokens": "many"}, "max_tokens"),
         ({"api_keys": "secret"}, "no argument 'api_keys'"),
+        ({"max_batch": "0"}, "max_batch: Input should be greater"),
         ({"min_replicas": 1}, "min_replicas needs max_replicas"),
+        ({"target_ongoing_requests": 4}, "target_ongoing_requests needs max_replicas"),
+        ({"num_replicas": 2, "max_replicas": 4}, "num_replicas and max_replicas exclude"),
+        ({"min_replicas": 5, "max_replicas": 4}, "min_replicas is 5; .*max_replicas, 4"),
         ({"package": str(tmp_path)}, "fastdllm.json"),
     ):
-        with pytest.raises((ValueError, Error), match=message):
-            build_app(ServeArgs(**{"package": package} | given))
+        with pytest.raises(Error, match=message):
+            build_app({"package": package} | given)  # as Ray's command line calls it
 
 
 def test_autoscaling_and_gpus_are_the_deployments_options(package_of: PackageOf) -> None:

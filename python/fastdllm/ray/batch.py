@@ -4,9 +4,9 @@
 
 The input's rows are numbered and cut into shards. Ray Data hands shards to a pool of actors with an
 engine each, restarts an actor that dies and hands its shard out again; the actor writes the shard
-beside its place and renames it. A shard has one name, so a row cannot be written twice, and it is
-there or not, so a restarted job does what is missing. Row r is decoded with the seed `seed + r`:
-its answer does not depend on who computes it, or when.
+in a folder of this run and renames it. A shard has one name, so a row cannot be written twice, and
+it is there or not, so a restarted job does what is missing. Row r is decoded with the seed
+`seed + r`: its answer does not depend on who computes it, or when.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Work:
     """What an actor needs to know."""
 
     package: str
-    output: str
+    run: str
     formats: tuple[str, ...]
     prompt_column: str
     id_column: str | None
@@ -153,30 +153,33 @@ def answer_dataset(
     except OSError as problem:
         raise Error(f"{folder}: not usable as a folder: {problem}") from None
     with output.only_job(folder):
-        output.begin(folder, job, fresh=fresh)
-        missing = [shard for shard in shards if not output.is_done(folder, shard, formats)]
-        report = _Report(num_rows, missing, started, on_progress)
-        work = _Work(
-            package=str(Path(package).absolute()),
-            output=str(folder.absolute()),
-            formats=formats,
-            prompt_column=prompt_column,
-            id_column=id_column,
-            config=config,
-            stop=strings,
-            raw=raw,
-            on_error=on_error,
-            engine={
-                "threads": threads,
-                "max_batch": max_batch,
-                "max_waiting": shard_rows,
-                "backend": backend,
-                "device": device,
-            },
-        )
-        if missing:
-            _run(work, missing, replicas, report)
-        return output.finish(folder, shards, formats)
+        run = output.begin(folder, job, fresh=fresh)
+        try:
+            missing = [shard for shard in shards if not output.is_done(folder, shard, formats)]
+            report = _Report(num_rows, missing, started, on_progress)
+            work = _Work(
+                package=str(Path(package).absolute()),
+                run=str(run.absolute()),
+                formats=formats,
+                prompt_column=prompt_column,
+                id_column=id_column,
+                config=config,
+                stop=strings,
+                raw=raw,
+                on_error=on_error,
+                engine={
+                    "threads": threads,
+                    "max_batch": max_batch,
+                    "max_waiting": shard_rows,
+                    "backend": backend,
+                    "device": device,
+                },
+            )
+            if missing:
+                _run(work, missing, replicas, report)
+            return output.finish(run, shards, formats)
+        finally:
+            output.end_runs(folder)
 
 
 def _checked_formats(formats: Sequence[str]) -> Sequence[str]:
@@ -264,7 +267,7 @@ class _Answerer:
         counts: dict[str, Any] = {"rows": 0, "failed": 0, "completion_tokens": 0, "problem": ""}
         shard = Shard(**item)
         try:
-            with output.attempt(Path(self._work.output), shard, _ATTEMPTS):
+            with output.attempt(Path(self._work.run), shard, _ATTEMPTS):
                 records = self._answer(shard)
         except (Error, OSError) as problem:
             return counts | {"problem": str(problem)}
@@ -280,7 +283,7 @@ class _Answerer:
             _check_config(self._llm, work.config)
         rows = read_rows(shard, prompt_column=work.prompt_column, id_column=work.id_column)
         records = asyncio.run(_answer_all(self._llm, rows, work))
-        output.write_shard(Path(work.output), shard, work.formats, records)
+        output.write_shard(Path(work.run), shard, work.formats, records)
         return records
 
 
@@ -325,7 +328,8 @@ async def _answer(llm: LLM, row: Row, work: _Work) -> output.Record:
             record["completion_tokens"] = answer.completion_tokens
             record["num_passes"] = answer.num_passes
         except _ROW_ERRORS as problem:
-            record["error"] = str(problem) or type(problem).__name__
+            text = str(problem) or type(problem).__name__
+            record["error"] = text.encode(errors="backslashreplace").decode()  # lone surrogates
     if record["error"] is not None and work.on_error == "fail":
         raise Error(f"row {row.number}: {record['error']}")
     return record

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,21 +65,23 @@ class ServeArgs(BaseModel):
         try:
             return TypeAdapter(Settings).validate_python(given)
         except ValidationError as problem:
-            first = problem.errors(include_url=False)[0]
-            raise ConfigError(": ".join([*map(str, first["loc"]), first["msg"]])) from None
+            raise _config_error(problem) from None
 
 
-def build_app(args: ServeArgs) -> serve.Application:
+def build_app(args: ServeArgs | Mapping[str, Any]) -> serve.Application:
     """Return the application: `serve run fastdllm.ray:build_app package=...`, or serve.run().
 
     Errors: ConfigError, PackageError, before a replica starts.
     """
+    try:  # Ray gives a dict
+        args = ServeArgs.model_validate(args)
+    except ValidationError as problem:
+        raise _config_error(problem) from None
     settings = args.settings()
     folder = Path(args.package).absolute()
     read_package(str(folder))
     name = args.name or folder.name
-    if args.max_replicas is None and args.min_replicas is not None:
-        raise ConfigError("min_replicas needs max_replicas")
+    _check_scale(args)
 
     def make() -> FastAPI:
         """Load the package in a replica."""
@@ -121,6 +124,26 @@ async def check_engine(llm: LLM, seconds: float = 20) -> None:
         await asyncio.wait_for(llm.agenerate([token], GenerationConfig(max_new_tokens=1)), seconds)
     except OverloadedError:
         return  # requests came in between
+
+
+def _config_error(problem: ValidationError) -> ConfigError:
+    first = problem.errors(include_url=False)[0]
+    return ConfigError(": ".join([*map(str, first["loc"]), first["msg"]]))
+
+
+def _check_scale(args: ServeArgs) -> None:
+    """Refuse numbers of replicas that contradict each other. Errors: ConfigError."""
+    if args.max_replicas is None:
+        for name in ("min_replicas", "target_ongoing_requests"):
+            if getattr(args, name) is not None:
+                raise ConfigError(f"{name} needs max_replicas")
+    elif "num_replicas" in args.model_fields_set:
+        raise ConfigError("num_replicas and max_replicas exclude each other; expected one of them")
+    elif (args.min_replicas or 0) > args.max_replicas:
+        raise ConfigError(
+            f"min_replicas is {args.min_replicas}; expected at most max_replicas, "
+            f"{args.max_replicas}"
+        )
 
 
 def _scale(args: ServeArgs, settings: Settings) -> dict[str, Any]:

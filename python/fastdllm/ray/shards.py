@@ -4,6 +4,10 @@ OUTPUT/job.json                      what the job is: it goes on only as the sam
 OUTPUT/parquet/rows-000000000256.parquet   a shard, by the number of its first row
 OUTPUT/jsonl/rows-000000000256.jsonl
 OUTPUT/summary.json                  the counts, when every row is there
+OUTPUT/.run-*                        where files are written before they are renamed
+
+Every run of a job has its own .run folder and removes those of runs before it: what a worker of a
+killed run still writes has no place to be renamed from.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -82,13 +87,15 @@ def only_job(folder: Path) -> Iterator[None]:
         yield
 
 
-def begin(folder: Path, job: Mapping[str, Any], *, fresh: bool) -> None:
-    """Write job.json, or check that the folder holds the same job's; remove unfinished files.
+def begin(folder: Path, job: Mapping[str, Any], *, fresh: bool) -> Path:
+    """Write job.json, or check that the folder holds the same job's; return this run's folder.
 
     fresh: remove what another job left. Errors: Error for another job's folder, or foreign files.
     """
     path = folder / "job.json"
+    run = folder / f".run-{uuid.uuid4().hex}"
     if fresh:
+        end_runs(folder)  # first: from here on, no worker of theirs can add a shard
         for old in (folder / "summary.json", *_shard_files(folder), path):  # job.json last
             old.unlink(missing_ok=True)
     if path.exists():
@@ -99,12 +106,21 @@ def begin(folder: Path, job: Mapping[str, Any], *, fresh: bool) -> None:
         if foreign:
             found = foreign[0].relative_to(folder)
             raise Error(f"{folder}: holds {found} but no job.json; expected an empty folder")
-        _write_json(path, job)
+    end_runs(folder)
+    run.mkdir()
+    if not path.exists():
+        _write_json(run, path, job)
     for name in job["formats"]:
         (folder / name).mkdir(exist_ok=True)
-    for parent in (folder, *(folder / name for name in FORMATS)):
-        for unfinished in parent.glob(".*.tmp"):
-            unfinished.unlink(missing_ok=True)
+    return run
+
+
+def end_runs(folder: Path) -> None:
+    """Remove the folders of all runs, with what is unfinished in them."""
+    for run in folder.glob(".run-*"):
+        run.replace(run.with_name(f".ended-{run.name}"))  # no file appears in it from here on
+    for ended in folder.glob(".ended-*"):
+        shutil.rmtree(ended, ignore_errors=True)
 
 
 def is_done(folder: Path, shard: Shard, formats: Sequence[str]) -> bool:
@@ -118,12 +134,12 @@ def shard_path(folder: Path, shard: Shard, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def attempt(folder: Path, shard: Shard, most: int) -> Iterator[None]:
-    """Count on disk how often a shard was begun: who dies with it cannot say so.
+def attempt(run: Path, shard: Shard, most: int) -> Iterator[None]:
+    """Count in a run's folder how often a shard was begun: who dies with it cannot say so.
 
     Errors: Error for one attempt more than `most`.
     """
-    mark = folder / f".{shard.first_row}.attempts.tmp"
+    mark = run / f"{shard.first_row}.attempts"
     with mark.open("ab") as file:
         file.write(b".")
         begun = file.tell()
@@ -136,19 +152,20 @@ def attempt(folder: Path, shard: Shard, most: int) -> Iterator[None]:
         mark.unlink(missing_ok=True)
 
 
-def write_shard(
-    folder: Path, shard: Shard, formats: Sequence[str], records: Sequence[Record]
-) -> None:
-    """Write a shard in every format. Writing it again, from anywhere, changes no row."""
+def write_shard(run: Path, shard: Shard, formats: Sequence[str], records: Sequence[Record]) -> None:
+    """Write a shard in every format. Writing it again, from anywhere, changes no row.
+
+    run: begin's folder. Errors: OSError, also when the run has ended.
+    """
     for name in formats:
-        with _written_whole(shard_path(folder, shard, name)) as file:
+        with _written_whole(run, shard_path(run.parent, shard, name)) as file:
             if name == "parquet":
                 pq.write_table(pa.Table.from_pylist(records, SCHEMA), file)
             else:
                 file.writelines(_json(record, indent=None) for record in records)
 
 
-def finish(folder: Path, shards: Sequence[Shard], formats: Sequence[str]) -> Summary:
+def finish(run: Path, shards: Sequence[Shard], formats: Sequence[str]) -> Summary:
     """Count what was written, check that every row is there once, write summary.json.
 
     Errors: Error that names a shard whose rows are not those of the input.
@@ -157,7 +174,7 @@ def finish(folder: Path, shards: Sequence[Shard], formats: Sequence[str]) -> Sum
     sums = dict.fromkeys(("prompt_tokens", "completion_tokens", "num_passes"), 0)
     for shard in shards:
         for name in formats:
-            path = shard_path(folder, shard, name)
+            path = shard_path(run.parent, shard, name)
             table = _read(path, name)
             expected = range(shard.first_row, shard.first_row + shard.num_rows)
             if table["row"] != list(expected):
@@ -167,7 +184,7 @@ def finish(folder: Path, shards: Sequence[Shard], formats: Sequence[str]) -> Sum
         for key in sums:
             sums[key] += sum(filter(None, table[key]))
     summary = Summary(rows=rows, answered=rows - failed, failed=failed, **sums)
-    _write_json(folder / "summary.json", asdict(summary))
+    _write_json(run, run.parent / "summary.json", asdict(summary))
     return summary
 
 
@@ -228,15 +245,15 @@ def _json(content: object, indent: int | None = 1) -> bytes:
     return (text + "\n").encode()
 
 
-def _write_json(path: Path, content: object) -> None:
-    with _written_whole(path) as file:
+def _write_json(run: Path, path: Path, content: object) -> None:
+    with _written_whole(run, path) as file:
         file.write(_json(content))
 
 
 @contextlib.contextmanager
-def _written_whole(path: Path) -> Iterator[BinaryIO]:
-    """Give a file that appears under its name when all of it is on the disk, or never."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+def _written_whole(run: Path, path: Path) -> Iterator[BinaryIO]:
+    """Give a file that appears at its path when all of it is on the disk, or never."""
+    beside = run / f"{path.name}.{uuid.uuid4().hex}"
     try:
         with beside.open("wb") as file:
             yield file

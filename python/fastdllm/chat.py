@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 from fastdllm._core import CommitEvent, ConfigError, Error, GenerationConfig
 from fastdllm.answer import Completion, StreamEvent
 from fastdllm.llm import LLM, Prompt
+from fastdllm.output import check_writable, write_whole
 from fastdllm.text import TextError
 
 ROLES = ("system", "user", "assistant")
@@ -111,14 +112,13 @@ class Conversation:
         }
 
     def save(self, path: Path) -> None:
-        """Write the conversation as JSON; a file that is there is replaced when all is written."""
+        """Write the conversation as JSON; a file that is there is replaced when all is written.
+
+        Errors: OSError; fastdllm.Error for a name that no file can have.
+        """
+        check_writable({"/save": path})
         text = json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
-        beside = path.with_name(f".{path.name}.part")
-        try:
-            beside.write_text(text + "\n", encoding="utf-8")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole(path, lambda beside: beside.write_text(text + "\n", "utf-8"))
 
     def load(self, path: Path) -> None:
         """Go on with a saved conversation and its config.

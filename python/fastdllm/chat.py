@@ -11,7 +11,9 @@ from typing import Any, TypedDict
 
 from fastdllm._core import CommitEvent, ConfigError, Error, GenerationConfig
 from fastdllm.answer import Completion, StreamEvent
+from fastdllm.cli_config import LISTS, expected_value
 from fastdllm.llm import LLM, Prompt
+from fastdllm.output import check_writable, write_whole
 from fastdllm.text import TextError
 
 ROLES = ("system", "user", "assistant")
@@ -63,7 +65,8 @@ class Conversation:
         """Answer a message; return the answer's text, and the completion.
 
         show: called with every event, the last one too. Ctrl-C ends the answer: what was final of
-        it is kept, and there is no completion. Where an error is raised, nothing was said.
+        it is kept, and there is no completion; where nothing was, the message is not kept either.
+        Where an error is raised, nothing was said.
         """
         asked = [*self.messages, {"role": "user", "content": text}]
         prompt: Prompt = asked if self.has_template else text
@@ -79,7 +82,8 @@ class Conversation:
         except KeyboardInterrupt:
             pass  # ends the answer
         self.stats.append(seen.stats(len(ids), time.perf_counter() - start))
-        self.messages = [*asked, {"role": "assistant", "content": seen.text}]
+        if seen.text or seen.completion is not None:
+            self.messages = [*asked, {"role": "assistant", "content": seen.text}]
         return seen.text, seen.completion
 
     def reset(self) -> None:
@@ -88,18 +92,23 @@ class Conversation:
         self.stats = []
 
     def set(self, name: str, text: str) -> None:
-        """Set a field of the config: JSON, "none", or a word such as dual. Errors: ConfigError."""
+        """Set a field of the config: JSON, "none", or a word such as dual. Errors: ConfigError.
+
+        none empties what is a list or a table.
+        """
         fields: dict[str, Any] = self.config.to_dict()
         if name not in fields:
             raise ConfigError(f"there is no option {name}; expected one of {', '.join(fields)}")
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None if text == "none" and name != "cache" else text
+        if value is None and name in LISTS:
+            value = GenerationConfig().to_dict()[name]
         try:
             self.config = GenerationConfig(**(fields | {name: value}))
-        except TypeError as problem:
-            raise ConfigError(str(problem)) from None
+        except TypeError:
+            raise ConfigError(f"{name} is {text}; expected {expected_value(name)}") from None
 
     def to_json(self) -> dict[str, Any]:
         """Return what load() reads."""
@@ -111,14 +120,13 @@ class Conversation:
         }
 
     def save(self, path: Path) -> None:
-        """Write the conversation as JSON; a file that is there is replaced when all is written."""
+        """Write the conversation as JSON; a file that is there is replaced when all is written.
+
+        Errors: OSError; fastdllm.Error for a name that no file can have.
+        """
+        check_writable({"/save": path})
         text = json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
-        beside = path.with_name(f".{path.name}.part")
-        try:
-            beside.write_text(text + "\n", encoding="utf-8")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole(path, lambda beside: beside.write_text(text + "\n", "utf-8"))
 
     def load(self, path: Path) -> None:
         """Go on with a saved conversation and its config.
@@ -127,6 +135,11 @@ class Conversation:
         """
         try:
             found = json.loads(path.read_bytes())
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Error(
+                f"{path}: a text in it is not Unicode: it has half a surrogate pair"
+            ) from None
         except (ValueError, RecursionError) as problem:
             raise Error(f"{path}: not JSON: {problem}") from None
         if not isinstance(found, dict):
@@ -141,7 +154,10 @@ class Conversation:
             raise Error(f"{path}: config: {problem}") from None
         stats = found.get("stats", [])
         if not isinstance(stats, list) or not all(_is_stats(turn) for turn in stats):
-            raise Error(f"{path}: stats: expected a list of objects with {', '.join(_STATS)}")
+            raise Error(
+                f"{path}: stats: expected a list of objects with {', '.join(_STATS)};"
+                " numbers of at least 0, and null only for reused_rows"
+            )
         if messages and self.has_template:
             try:
                 self.llm.codec.encode_chat(messages)
@@ -161,10 +177,15 @@ _STATS = tuple(TurnStats.__annotations__)
 def _is_stats(turn: object) -> bool:
     if not isinstance(turn, dict) or set(turn) != set(_STATS):
         return False
-    numbers = [turn[name] for name in _STATS if name != "finish_reason"]
     return isinstance(turn["finish_reason"], str) and all(
-        isinstance(number, int | float) or number is None for number in numbers
+        _is_amount(turn[name]) or (name == "reused_rows" and turn[name] is None)
+        for name in _STATS
+        if name != "finish_reason"
     )
+
+
+def _is_amount(number: object) -> bool:
+    return type(number) in (int, float) and 0 <= number < 2**63  # type: ignore[operator]
 
 
 def _messages(path: Path, found: object) -> list[dict[str, str]]:

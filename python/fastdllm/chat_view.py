@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,21 +12,11 @@ from rich.text import Text
 
 from fastdllm._core import CommitEvent
 from fastdllm.chat import tokens_per_forward
-from fastdllm.text import TextCodec
+from fastdllm.text import TextCodec, escaped
 from fastdllm.trace import MASK
 
 SURE, UNSURE = 0.9, 0.5  # confidences from which a token has no tint, and below which a strong one
 _SECONDS = 0.04  # at least, from one drawing to the next
-# What moves a terminal's cursor, colours it, or turns the direction of writing.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
-def escaped(text: str) -> str:
-    """Return text that does nothing to a terminal: its controls are written as Python does."""
-    return _CONTROLS.sub(
-        lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\u0100" else f"\\u{ord(found[0]):x}",
-        text,
-    )
 
 
 @dataclass(frozen=True)

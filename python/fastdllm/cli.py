@@ -21,8 +21,9 @@ from fastdllm.cli_completion import add_completion
 from fastdllm.cli_config import add_config, config_of, integer, read_prompt
 from fastdllm.cli_eval import add_eval
 from fastdllm.cli_serve import add_serve
-from fastdllm.cli_trace import add_trace, check_writable, write_whole
+from fastdllm.cli_trace import add_trace
 from fastdllm.cli_tune import add_tune
+from fastdllm.output import check_writable, write_whole
 from fastdllm.version import __version__
 
 

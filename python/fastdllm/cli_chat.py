@@ -87,7 +87,9 @@ def _require_text(what: str, text: str) -> str:
 
 
 def _print_error(problem: Exception) -> None:
-    print(f"fastdllm: error: {problem}", file=sys.stderr, flush=True)
+    from fastdllm.text import escaped
+
+    print(f"fastdllm: error: {escaped(str(problem))}", file=sys.stderr, flush=True)
 
 
 def _print_piece(text: str) -> None:
@@ -177,10 +179,11 @@ class _Terminal:
             return None
 
     def _answer(self, text: str) -> None:
-        from fastdllm.chat_view import LiveAnswer, escaped
+        from fastdllm.chat_view import LiveAnswer
+        from fastdllm.text import escaped
 
         if self._is_dumb:
-            _, completion = self._conversation.ask(
+            answer, completion = self._conversation.ask(
                 text, _printer(lambda piece: _print_piece(escaped(piece)))
             )
             print(flush=True)
@@ -192,7 +195,8 @@ class _Terminal:
                 )
             print(escaped(answer), flush=True)
         if completion is None:
-            print("(ended by Ctrl-C)", file=sys.stderr)
+            left_out = "" if answer else " nothing was final yet: the question is left out"
+            print(f"(ended by Ctrl-C){left_out}", file=sys.stderr)
 
     def _stop_ids(self) -> frozenset[int]:
         """Return the tokens behind which nothing is shown."""
@@ -269,12 +273,14 @@ def _show_stats(conversation: Conversation) -> None:
 
 
 def _show_turn(name: str, turn: TurnStats, llm: LLM) -> None:
+    from fastdllm.text import escaped
+
     reused = turn["reused_rows"]
     print(
         f"{name}: {turn['completion_tokens']} tokens in {turn['num_passes']} passes"
         f" ({turn['refresh_passes']} refreshes, {turn['step_passes']} steps;"
         f" {turn['tokens_per_forward']:.1f} per pass), {turn['seconds']:.2f} s,"
-        f" ended by {turn['finish_reason']}\n"
+        f" ended by {escaped(turn['finish_reason'])}\n"
         f"prompt: {turn['prompt_tokens']} tokens,"
         f" {'unknown how many' if reused is None else reused} reused from before;"
         f" the context has {llm.engine.package.max_context_length}"

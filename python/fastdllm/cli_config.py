@@ -45,16 +45,32 @@ class _Items(argparse.Action):
         setattr(namespace, self.dest, both)
 
 
+CHOICES = {
+    "cache": ("auto", "none", "prefix", "dual"),
+    "remasking": ("low_confidence", "random", "margin", "entropy", "sequential", "origin"),
+    "stop_at": ("token", "block"),
+}
+FLOATS = {"eps", "threshold", "factor", "frechet", "entropy_bound", "editing_threshold"}
+LISTS = {"logit_bias": _bias, "banned_token_ids": integer, "stop_token_ids": integer}
+
+
+def expected_value(name: str) -> str:
+    """Return what a field of GenerationConfig takes, in words."""
+    default = GenerationConfig().to_dict()[name]
+    if name in CHOICES:
+        return f"one of {', '.join(CHOICES[name])}"
+    if name in LISTS:
+        such = '{"12": -1.5}' if name == "logit_bias" else "[1, 2]"
+        return f"token ids, such as {such}, or none"
+    if isinstance(default, bool):
+        return "true or false"
+    kind = "a number" if isinstance(default, float) or name in FLOATS else "an integer"
+    return f"{kind} or none" if default is None else kind
+
+
 def add_config(command: argparse.ArgumentParser) -> None:
     """Add an option per field of GenerationConfig, with its name and default."""
     defaults = GenerationConfig().to_dict()
-    choices = {
-        "cache": ("auto", "none", "prefix", "dual"),
-        "remasking": ("low_confidence", "random", "margin", "entropy", "sequential", "origin"),
-        "stop_at": ("token", "block"),
-    }
-    floats = {"eps", "threshold", "factor", "frechet", "entropy_bound", "editing_threshold"}
-    lists = {"logit_bias": _bias, "banned_token_ids": integer, "stop_token_ids": integer}
     notes = {
         "block_length": "default: the package's, or 32",
         "sub_block_length": "default: the package's, or the block",
@@ -66,13 +82,13 @@ def add_config(command: argparse.ArgumentParser) -> None:
     }
     for name, default in defaults.items():
         options: dict[str, Any] = {"default": default, "help": notes.get(name)}
-        if name in choices:
-            options["choices"] = choices[name]
+        if name in CHOICES:
+            options["choices"] = CHOICES[name]
         elif isinstance(default, bool):
             options["action"] = "store_true"
-        elif name in lists:
-            options |= {"action": _Items, "nargs": "*", "const": lists[name], "metavar": "ITEM"}
-        elif isinstance(default, float) or name in floats:
+        elif name in LISTS:
+            options |= {"action": _Items, "nargs": "*", "const": LISTS[name], "metavar": "ITEM"}
+        elif isinstance(default, float) or name in FLOATS:
             options["type"] = float
         else:
             options["type"] = int if name == "seed" else integer

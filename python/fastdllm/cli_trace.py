@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from fastdllm._core import Error
 from fastdllm.cli_config import add_config, config_of, read_prompt
+from fastdllm.output import check_writable, write_whole
 
 
 def add_trace(command: argparse.ArgumentParser) -> None:
@@ -40,7 +38,11 @@ def run_trace(options: argparse.Namespace) -> int:
     if options.json is None and not any(paths.values()):
         raise Error("nothing to write; give --html FILE, --png FILE or --json FILE, or several")
     check_writable(paths)
+    if str(options.html) == "-":
+        raise Error("--html -: expected the name of a file; only --json has - for standard output")
     if options.png is not None:
+        if options.png.suffix.lower() != ".png":
+            raise Error(f"--png {options.png}: expected a name that ends in .png")
         from fastdllm.trace_png import draw_png  # says so where matplotlib is missing
     config = config_of(options)
     prompt = read_prompt(options.prompt)
@@ -71,34 +73,3 @@ def run_trace(options: argparse.Namespace) -> int:
     elif options.json == "-":
         print(text)
     return 0
-
-
-def check_writable(paths: dict[str, Path | None]) -> None:
-    """Refuse names of files that could not be written, by their option. Errors: Error."""
-    taken: dict[Path, str] = {}
-    for option, path in paths.items():
-        if path is None:
-            continue
-        if (other := taken.setdefault(path.absolute(), option)) != option:
-            raise Error(f"{option} {path}: {other} names the same file")
-        if path.is_dir():
-            raise Error(f"{option} {path}: is a folder; expected the name of a file")
-        if not path.absolute().parent.is_dir():
-            raise Error(f"{option} {path}: there is no folder {path.parent}")
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` write a file beside `path`, of the same suffix, that then takes its place."""
-    made, name = tempfile.mkstemp(
-        prefix=f".{path.stem}.", suffix=path.suffix, dir=path.absolute().parent
-    )
-    os.close(made)
-    beside = Path(name)
-    try:
-        write(beside)
-        mask = os.umask(0)
-        os.umask(mask)
-        beside.chmod(0o666 & ~mask)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ lm_eval's command line with it. EVALUATION.md has the commands.
 from __future__ import annotations
 
 import argparse
+import inspect
 import logging
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastdllm._core import ConfigError, Error, GenerationConfig
+from fastdllm._core import ConfigError, Error, GenerationConfig, PackageError
 from fastdllm.answer import Answer, Completion, start_all, stop_strings
 from fastdllm.check import read_metadata
 from fastdllm.cli_config import config_of
@@ -39,7 +40,7 @@ except ImportError as problem:
         f"evaluation needs lm-eval: pip install 'fastdllm[eval]' ({problem})"
     ) from problem
 
-__all__ = ["FastdllmLM", "cli_evaluate"]
+__all__ = ["FastdllmLM", "check_model_args", "cli_evaluate"]
 
 _LOGGER = logging.getLogger("lm_eval.fastdllm")  # heard wherever the harness is
 _DEFAULTS = GenerationConfig().to_dict()
@@ -81,8 +82,7 @@ class FastdllmLM(TemplateLM):  # type: ignore[misc]
         **fields: Any,
     ) -> None:
         super().__init__()
-        _require_fields(fields, "model_args", "package, an option of the engine or of likelihoods")
-        self._fields = {"max_new_tokens": _MAX_NEW_TOKENS} | fields
+        self._fields = _model_fields(fields)
         self.config = _config(self._fields)
         if max_batch is None:
             named = max_batch_size if batch_size == "auto" else batch_size
@@ -357,6 +357,23 @@ class FastdllmLM(TemplateLM):  # type: ignore[misc]
                 "mean_standard_error": sum(errors) / len(errors),
             }
         return {"fastdllm": facts}
+
+
+def check_model_args(model_args: Mapping[str, Any]) -> None:
+    """Refuse what FastdllmLM would, as far as that is known without the model. Errors: Error."""
+    own = inspect.signature(FastdllmLM).parameters
+    _config(_model_fields({name: model_args[name] for name in model_args if name not in own}))
+    if "package" not in model_args:
+        raise ConfigError("model_args has no package; expected --model_args package=FOLDER")
+    package = Path(str(model_args["package"]))
+    if not package.is_dir():
+        raise PackageError(f"{package}: no such package folder")
+    read_metadata(package)
+
+
+def _model_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    _require_fields(fields, "model_args", "package, an option of the engine or of likelihoods")
+    return {"max_new_tokens": _MAX_NEW_TOKENS} | dict(fields)
 
 
 def _config(fields: Mapping[str, Any]) -> GenerationConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -15,6 +16,17 @@ from tokenizers import Tokenizer
 from fastdllm._core import Error, PackageError
 
 Message = Mapping[str, str]
+
+# What moves a terminal's cursor, colours it, or turns the direction of writing.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def escaped(text: str) -> str:
+    """Return text that does nothing to a terminal: its controls are written as Python does."""
+    return _CONTROLS.sub(
+        lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\u0100" else f"\\u{ord(found[0]):x}",
+        text,
+    )
 
 
 class TextError(Error):

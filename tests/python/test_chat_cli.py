@@ -368,8 +368,7 @@ def test_a_block_causal_model_reuses_what_was_said(engine_of: EngineOf) -> None:
 
 
 def test_what_would_move_the_cursor_is_written_out() -> None:
-    pytest.importorskip("rich")
-    from fastdllm.chat_view import escaped
+    from fastdllm.text import escaped
 
     assert escaped("a\tb\n\x1b[2J\x9b\r\x7f\u202e漢\u200d") == (
         "a\tb\n\\x1b[2J\\x9b\\x0d\\x7f\\u202e漢\u200d"

@@ -26,6 +26,7 @@ from fastdllm.evaluation import FastdllmLM
 TASKS = ROOT / "benchmarks" / "tiny_math" / "lm_eval_task"
 QUESTION = "Sam has 2 jars of 5 books and gives 4 away. How many books are left?"
 Model = Callable[..., FastdllmLM]
+PACKAGE = ("--model_args", "package=PACKAGE")  # the tests write its folder for the last word
 
 
 @pytest.fixture(scope="module")
@@ -283,10 +284,15 @@ def test_without_lm_eval_the_command_names_the_extra() -> None:
     assert ran.stderr.count("\n") == 1
 
 
+def at(package: Path, words: list[str]) -> list[str]:
+    return [word.replace("PACKAGE", str(package)) for word in words]
+
+
 @pytest.mark.parametrize(
     ("typed", "run"),
     [
-        (["--tasks", "x"], ["--tasks", "x", "--model", "fastdllm"]),
+        (["--tasks", "x", *PACKAGE], ["--tasks", "x", *PACKAGE, "--model", "fastdllm"]),
+        (["--config", "x.yaml"], ["--config", "x.yaml"]),
         (["run", "--model=hf"], ["run", "--model=hf"]),
         (["ls", "tasks"], ["ls", "tasks"]),
         ([], []),
@@ -294,16 +300,42 @@ def test_without_lm_eval_the_command_names_the_extra() -> None:
     ],
 )
 def test_the_command_is_lm_evals_with_fastdllm_as_its_model(
-    typed: list[str], run: list[str], monkeypatch: pytest.MonkeyPatch
+    typed: list[str], run: list[str], package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fastdllm import cli, evaluation
 
     seen: list[list[str]] = []
     monkeypatch.setattr(evaluation, "cli_evaluate", lambda: seen.append(sys.argv))
 
-    assert cli.main(["eval", *typed]) == 0
+    assert cli.main(["eval", *at(package, typed)]) == 0
 
-    assert seen == [["lm_eval", *run]]
+    assert seen == [["lm_eval", *at(package, run)]]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ([*PACKAGE, "thresold=0.9"], "model_args has 'thresold'; expected package"),
+        (["--model_args=package=PACKAGE,threshold=2"], "threshold is 2; expected"),
+        (["-a", "package=no-package"], "no-package: no such package folder"),
+        (["--model_args", "threshold=0.9"], "model_args has no package"),
+        ([], "model_args has no package"),
+    ],
+)
+def test_wrong_model_args_are_refused_before_tasks_load(
+    typed: list[str],
+    message: str,
+    package: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from fastdllm import cli, evaluation
+
+    monkeypatch.setattr(evaluation, "cli_evaluate", lambda: pytest.fail("tasks were loaded"))
+
+    assert cli.main(["eval", "--tasks", "x", *at(package, typed)]) == 1
+
+    assert message in capsys.readouterr().err
 
 
 def test_lm_evals_device_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,6 +154,8 @@ def test_a_refusal_is_shown_at_its_field_and_loses_nothing(page: Page, address: 
     assert [one.text for one in page.all(".turn p")] == [QUESTION, before]
     assert page.fact("Passes").startswith("4")  # still the answer before
     page.write("[name=max_new_tokens]", "64")
+    assert not page.error()  # what it was about has changed
+    assert not page.all("[aria-invalid]")
     page.choose("#kind", "one question")
     page.find("#prompt").send_keys(Keys.ENTER)
     page.until(lambda: len(page.all(".turn")) == 4)
@@ -169,6 +171,20 @@ def test_a_value_out_of_range_is_not_sent(page: Page, address: str) -> None:
     page.until(lambda: page.find("#value").is_displayed())
     assert page.all(".turn") == []
     assert page.find("#prompt").get_attribute("value") == QUESTION
+
+
+def test_an_error_is_gone_when_the_browser_refuses_what_is_asked_next(
+    page: Page, address: str
+) -> None:
+    page.open(address)
+    page.write("[name=max_new_tokens]", "101")
+    page.ask(QUESTION)
+    page.until(page.error)
+    page.write("#value", "1.5")
+    assert page.error()  # it is still so
+    page.find("#prompt").send_keys(Keys.ENTER)
+    assert not page.error()
+    assert page.all(".turn") == []
 
 
 def test_a_key_is_asked_for_and_kept_for_the_session_only(page: Page, llm: LLM) -> None:

@@ -301,7 +301,11 @@ byId("prompt").addEventListener("keydown", (event) => {
   event.preventDefault();
   if (!running) form.requestSubmit();
 });
-document.addEventListener("invalid", (event) => {
+document.addEventListener("input", (event) => { // what an error was about has changed
+  if (event.target.hasAttribute("aria-invalid")) clearError();
+});
+document.addEventListener("invalid", (event) => { // the browser says what is wrong now
+  clearError();
   if (event.target.closest("#options")) byId("options").open = true;
 }, true);
 byId("cancel").addEventListener("click", () => running?.abort());

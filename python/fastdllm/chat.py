@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from fastdllm._core import CommitEvent, ConfigError, Error, GenerationConfig
 from fastdllm.answer import Completion, StreamEvent
@@ -15,22 +15,15 @@ from fastdllm.cli_config import LISTS, expected_value
 from fastdllm.llm import LLM, Prompt
 from fastdllm.output import check_writable, write_whole
 from fastdllm.text import TextError
+from fastdllm.trace import AnswerCost
 
 ROLES = ("system", "user", "assistant")
 
 
-class TurnStats(TypedDict):
+class TurnStats(AnswerCost):
     """What a turn cost. reused_rows: None where Ctrl-C ended the answer, before it was told."""
 
-    finish_reason: str
-    num_passes: int
-    refresh_passes: int
-    step_passes: int
-    prompt_tokens: int
-    completion_tokens: int
-    tokens_per_forward: float
     reused_rows: int | None
-    seconds: float
 
 
 class Conversation:

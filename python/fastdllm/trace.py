@@ -39,14 +39,13 @@ class PassFacts(TypedDict):
     seconds: float
 
 
-class CompletionFacts(TypedDict):
-    """An answer's end: what Completion and its stats say.
+class AnswerCost(TypedDict):
+    """What an answer took.
 
     tokens_per_forward: completion_tokens, which count no padding, by num_passes. seconds: from the
     request to its end.
     """
 
-    text: str
     finish_reason: str
     num_passes: int
     refresh_passes: int
@@ -55,6 +54,12 @@ class CompletionFacts(TypedDict):
     completion_tokens: int
     tokens_per_forward: float
     seconds: float
+
+
+class CompletionFacts(AnswerCost):
+    """An answer's end: what Completion and its stats say."""
+
+    text: str
 
 
 class TraceDocument(TypedDict):

@@ -19,6 +19,7 @@ pytest.importorskip("fastapi", reason="the server needs fastapi and uvicorn")
 from fastdllm.serve import Settings
 from fastdllm.serve.server import Server, open_socket, server_of
 
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 SECONDS = 60  # for what must not hang
 QUESTION = "Tom has 3 boxes of 4 apples and gives 5 away. How many apples are left?"
 MESSAGES = [{"role": "user", "content": QUESTION}]
@@ -98,3 +99,18 @@ def events_of(text: str) -> list[Any]:
     """Return the content of a stream's events; [DONE] as it stands."""
     events = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
     return [event if event == "[DONE]" else json.loads(event) for event in events]
+
+
+def chat(http: Any, **fields: Any) -> Any:
+    return http.post(CHAT, json={"messages": MESSAGES, **fields})
+
+
+def complete(http: Any, **fields: Any) -> Any:
+    return http.post(TEXT, json={"prompt": "There are", **fields})
+
+
+def refused(response: Any, status: int = 400) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    error: dict[str, Any] = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error

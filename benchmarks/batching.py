@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from compare_torch import commit_id, processor, versions
+from measuring import commit_id, processor, versions
 
 from fastdllm import CommitEvent, Engine, GenerationConfig, Request
 

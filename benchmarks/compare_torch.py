@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from measuring import commit_id, peak_bytes, processor, versions
+
 NEW_TOKENS, BLOCK_LENGTH, THRESHOLD = 64, 32, 0.9
 CONTENDERS = ("fastdllm naive", "fastdllm dual + 0.9", "torch naive", "torch dual + 0.9")
 PAIRS = (("fastdllm naive", "torch naive"), ("fastdllm dual + 0.9", "torch dual + 0.9"))
@@ -73,14 +72,6 @@ def torch_decoder(checkpoint: Path, threads: int, name: str) -> Decode:
     return decode
 
 
-def peak_bytes() -> int:
-    """Return this process's resident high-water mark; getrusage would count the parent's too."""
-    for line in Path("/proc/self/status").read_text("ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no VmHWM")
-
-
 def work(options: argparse.Namespace) -> None:
     """Answer the prompts on standard input as one contender; print what it took."""
     prompts: list[list[int]] = json.load(sys.stdin)
@@ -119,39 +110,6 @@ def run_contender(name: str, options: argparse.Namespace, prompts: list[list[int
         command, input=json.dumps(prompts), stdout=subprocess.PIPE, text=True, check=True
     )
     return json.loads(done.stdout)
-
-
-def commit_id() -> str:
-    """Read the checked-out commit from the repository's files."""
-    head = ROOT / ".git" / "HEAD"
-    if not head.exists():
-        return "unknown"
-    text = head.read_text("ascii").strip()
-    if not text.startswith("ref: "):
-        return text
-    reference = text.removeprefix("ref: ")
-    loose, packed = ROOT / ".git" / reference, ROOT / ".git" / "packed-refs"
-    if loose.exists():
-        return loose.read_text("ascii").strip()
-    lines = packed.read_text("ascii").splitlines() if packed.exists() else []
-    return next((line.split()[0] for line in lines if line.endswith(f" {reference}")), "unknown")
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("fastdllm", "onnxruntime", "torch", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
-
-
-def processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def summarize(name: str, runs: list[Any], count: int) -> dict[str, Any]:

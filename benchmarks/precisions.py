@@ -21,56 +21,26 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from synthetic import SHAPES, write_checkpoint
 
 from fastdllm.export import export_package
-from fastdllm.export.adapters import adapter_for
 from fastdllm.export.precision import PRECISIONS
-from fastdllm.export.twin import RandomWeights
 
-LAYERS, HEADS, HEAD_DIM, VOCABULARY = 12, 12, 64, 32000
-CONFIG: dict[str, Any] = {
-    "architectures": ["LLaDAModelLM"],
-    "model_type": "llada",
-    "block_type": "llama",
-    "activation_type": "silu",
-    "layer_norm_type": "rms",
-    "rope": True,
-    "d_model": HEADS * HEAD_DIM,
-    "n_layers": LAYERS,
-    "n_heads": HEADS,
-    "mlp_hidden_size": 2048,
-    "vocab_size": VOCABULARY,
-    "max_sequence_length": 2048,
-    "rope_theta": 10000.0,
-    "mask_token_id": VOCABULARY - 1,
-}
+SHAPE = SHAPES["100m"]
 PASSES = {"step": (32, 256), "refresh": (288, 0)}  # rows fed, rows cached
 BLOCK = 32
 
 
-def write_checkpoint(folder: Path) -> Path:
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    adapter = adapter_for(CONFIG)
-    spec = adapter.spec(CONFIG)
-    random = RandomWeights(spec)
-    names = adapter.tensor_names(spec)
-    tensors = {str(theirs): random(ours).bfloat16() for ours, theirs in names.items()}
-    save_file(tensors, folder / "model.safetensors")
-    return folder
-
-
 def feeds(rows: int, cached: int, dtype: type) -> dict[str, NDArray[Any]]:
     generator = np.random.default_rng(0)
-    shape = (1, HEADS, cached, HEAD_DIM)
+    shape = (1, SHAPE.heads, cached, SHAPE.head_dim)
     past = {
         f"past_key_values.{layer}.{part}": generator.standard_normal(shape).astype(dtype)
-        for layer in range(LAYERS)
+        for layer in range(SHAPE.layers)
         for part in ("key", "value")
     }
     return past | {
-        "input_ids": generator.integers(0, VOCABULARY, (1, rows)),
+        "input_ids": generator.integers(0, SHAPE.vocabulary, (1, rows)),
         "position_ids": np.arange(cached, cached + rows)[None],
         "attention_mask": np.ones((1, 1, 1, cached + rows), dtype=bool),
         "logit_indices": np.arange(rows - BLOCK, rows)[None],
@@ -93,7 +63,8 @@ def measure(packages: dict[str, Path], threads: int, repeat: int) -> dict[str, d
     for kind, (rows, cached) in PASSES.items():
         outputs = ["token_ids", "confidence", "complement"]
         if not cached:
-            outputs += [f"present.{i}.{part}" for i in range(LAYERS) for part in ("key", "value")]
+            layers = range(SHAPE.layers)
+            outputs += [f"present.{i}.{part}" for i in layers for part in ("key", "value")]
         times: dict[str, list[float]] = {name: [] for name in packages}
         for _ in range(repeat + 1):
             for name, session in sessions.items():
@@ -115,7 +86,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="write the measurements as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        checkpoint = write_checkpoint(Path(folder) / "checkpoint")
+        checkpoint = write_checkpoint(Path(folder) / "checkpoint", SHAPE)
         packages = {
             name: export_package(checkpoint, Path(folder) / name, precision=name, in_memory=False)  # type: ignore[arg-type]
             for name in PRECISIONS

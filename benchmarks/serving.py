@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from compare_torch import commit_id, processor, versions
+from measuring import commit_id, processor, versions
 
 from fastdllm.llm import LLM, config_with
 

@@ -1,0 +1,91 @@
+"""Checkpoints of real shapes with random weights, the same everywhere: LLaDA's layers.
+
+Random weights decide nothing sensibly: what is compared on them decodes by a fixed schedule, so
+that every contender makes the same passes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from fastdllm.export.adapters import adapter_for
+from fastdllm.export.twin import RandomWeights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Sizes of a model; heads of head_dim, gated MLP, embedding and head not tied."""
+
+    layers: int
+    heads: int
+    mlp: int
+    vocabulary: int
+    head_dim: int = 64
+    longest: int = 8192
+
+    @property
+    def hidden(self) -> int:
+        """The width of a row."""
+        return self.heads * self.head_dim
+
+    @property
+    def layer_parameters(self) -> int:
+        """Weights of a layer's matrices."""
+        return 4 * self.hidden**2 + 3 * self.hidden * self.mlp
+
+    @property
+    def parameters(self) -> int:
+        """All weights of matrices, embedding and head included."""
+        return self.layers * self.layer_parameters + 2 * self.vocabulary * self.hidden
+
+
+SHAPES = {
+    # 85M in layers, 25M in the head, 25M in the embedding, of which a pass reads a few rows
+    "100m": Shape(layers=12, heads=12, mlp=2048, vocabulary=32000),
+    # LLaDA's vocabulary: 156M in layers, twice 97M in embedding and head
+    "350m": Shape(layers=22, heads=12, mlp=2048, vocabulary=126464),
+    "8b": Shape(
+        layers=32, heads=32, mlp=12288, vocabulary=126464, head_dim=128
+    ),  # LLaDA-8B's, for GPUs
+}
+
+
+def config_of(shape: Shape) -> dict[str, Any]:
+    """Return the config.json of such a model."""
+    return {
+        "architectures": ["LLaDAModelLM"],
+        "model_type": "llada",
+        "block_type": "llama",
+        "activation_type": "silu",
+        "layer_norm_type": "rms",
+        "rms_norm_eps": 1e-5,
+        "rope": True,
+        "d_model": shape.hidden,
+        "n_layers": shape.layers,
+        "n_heads": shape.heads,
+        "mlp_hidden_size": shape.mlp,
+        "vocab_size": shape.vocabulary,
+        "max_sequence_length": shape.longest,
+        "rope_theta": 10000.0,
+        "weight_tying": False,
+        "mask_token_id": shape.vocabulary - 1,
+    }
+
+
+def write_checkpoint(folder: Path, shape: Shape) -> Path:
+    """Write config.json and model.safetensors (bfloat16) into a new folder; return it."""
+    folder.mkdir(parents=True)
+    config = config_of(shape)
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    adapter = adapter_for(config)
+    spec = adapter.spec(config)
+    random = RandomWeights(spec)
+    names = adapter.tensor_names(spec)
+    tensors = {str(theirs): random(ours).bfloat16() for ours, theirs in names.items()}
+    save_file(tensors, folder / "model.safetensors")
+    return folder

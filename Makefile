@@ -14,7 +14,7 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
            CMakeLists.txt pyproject.toml
 
 .PHONY: dist test-all test-sanitize-thread test-clang system-clang test-fuzz system-fuzz
-.PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types bench format system clean
+.PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types bench bench-short format system clean
 .PHONY: test-aarch64 system-aarch64 wheels test-wheels test-scale system-browser
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
@@ -166,8 +166,12 @@ format: $(VENV)/.tools
 dist: .deps/include/onnxruntime_cxx_api.h | .deps/tensorrt/include/NvInferRuntime.h
 	cmake --workflow --preset dist
 
-bench: $(PACKAGE)/fastdllm.json
-	$(BIN)/python benchmarks/compare_torch.py $(PACKAGE) $(MODEL)
+# Against torch loops of the same method: all scenarios into benchmarks/results, or a few in minutes.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/bench.py
+
+bench-short: $(STAMP)
+	$(BIN)/python benchmarks/bench.py --group short --repeat 2
 
 # --- 64-bit ARM: a cross build, its tests under qemu-user; wheels ----------------------------------
 ORT_VERSION = $$($(BIN)/python -c 'from importlib.metadata import version; print(version("onnxruntime"))')

@@ -1,12 +1,13 @@
-"""The method as plain torch loops, as its papers describe it: what fastdllm is measured against.
+"""The method as a plain torch loop, as its authors do it: what fastdllm is measured against.
 
-`naive_loop`: LLaDA's own sampler (arXiv 2502.09992): no cache, a token per pass.
-`block_cache_loop`: Fast-dLLM's prefix and dual cache with its threshold rule (arXiv 2505.22618).
-Both compute logits for every row fed and a float64 softmax over all of them, as their authors do.
+Without a cache and with one token per pass it is LLaDA's own sampler (arXiv 2502.09992); with the
+prefix or the dual cache and the threshold rule it is Fast-dLLM's (arXiv 2505.22618). As their
+authors do, it computes logits for every row fed and a float64 softmax over all of them.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,13 +16,23 @@ from torch import Tensor
 
 from torch_model import Cache, TorchModel
 
+CacheMode = Literal["none", "prefix", "dual"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassTime:
+    """A pass: whether it was fed the whole canvas, and its seconds with all that follows it."""
+
+    refreshed: bool
+    seconds: float
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """New token ids, and how many forwards they took."""
+    """New token ids, and the passes that they took."""
 
     token_ids: list[int]
-    num_passes: int
+    passes: list[PassTime]
 
 
 def proposals(logits: Tensor, mask_token_id: int) -> tuple[Tensor, Tensor]:
@@ -32,71 +43,86 @@ def proposals(logits: Tensor, mask_token_id: int) -> tuple[Tensor, Tensor]:
     return tokens, probabilities.gather(-1, tokens[:, None])[:, 0]
 
 
-def commit(
-    block: Tensor, tokens: Tensor, confidence: Tensor, mask_token_id: int, threshold: float | None
-) -> None:
-    """Fill masked rows of a block, in place: the most confident, and those at the threshold.
+def shares(positions: int, steps: int) -> list[int]:
+    """Divide a block's positions among its passes, as evenly as it goes, the first ones get more.
 
-    block, tokens: i64 [b]; confidence: f64 [b]. threshold None: one token.
+    >>> shares(32, 5)
+    [7, 7, 6, 6, 6]
+    """
+    return [positions // steps + (step < positions % steps) for step in range(steps)]
+
+
+def commit(
+    block: Tensor,
+    tokens: Tensor,
+    confidence: Tensor,
+    mask_token_id: int,
+    *,
+    threshold: float | None,
+    share: int,
+) -> None:
+    """Fill masked rows of a block, in place.
+
+    block, tokens: i64 [b]; confidence: f64 [b]. threshold: the rows that reach it, and always the
+    most confident one; None: the `share` most confident ones, the first of equals.
     """
     masked = block == mask_token_id
     confidence = torch.where(masked, confidence, -torch.inf)
-    take = torch.zeros_like(masked)
-    take[confidence.argmax()] = True
-    if threshold is not None:
-        take |= masked & (confidence >= threshold)
+    if threshold is None:
+        take = confidence.sort(descending=True, stable=True).indices[:share]
+    else:
+        take = masked & (confidence >= threshold)
+        take[confidence.argmax()] = True
     block[take] = tokens[take]
 
 
-def new_canvas(prompt: list[int], new_tokens: int, mask_token_id: int) -> Tensor:
-    """Return prompt and masks, i64 [L]."""
-    return torch.tensor(prompt + [mask_token_id] * new_tokens)
-
-
 @torch.inference_mode()
-def naive_loop(
-    model: TorchModel, prompt: list[int], *, new_tokens: int = 64, block_length: int = 32
-) -> Decoded:
-    """Feed the whole canvas for every single token."""
-    canvas = new_canvas(prompt, new_tokens, model.mask_token_id)
-    passes = 0
-    for start in range(len(prompt), len(canvas), block_length):
-        block = canvas[start : start + block_length]
-        while (block == model.mask_token_id).any():
-            tokens, confidence = proposals(model.forward(canvas).logits, model.mask_token_id)
-            rows = slice(start, start + len(block))
-            commit(block, tokens[rows], confidence[rows], model.mask_token_id, None)
-            passes += 1
-    return Decoded(token_ids=canvas[len(prompt) :].tolist(), num_passes=passes)
-
-
-@torch.inference_mode()
-def block_cache_loop(
+def decode(
     model: TorchModel,
     prompt: list[int],
     *,
-    cache_mode: Literal["prefix", "dual"] = "dual",
-    new_tokens: int = 64,
+    max_new_tokens: int,
     block_length: int = 32,
-    threshold: float | None = 0.9,
+    cache: CacheMode = "none",
+    threshold: float | None = None,
+    steps_per_block: int | None = None,
 ) -> Decoded:
-    """Refresh the cache once per block; feed the block (dual) or all from it on (prefix) after."""
-    canvas = new_canvas(prompt, new_tokens, model.mask_token_id)
-    passes = 0
+    """Fill every position behind a prompt, block by block; no end-of-text token ends it.
+
+    A block's first pass is fed the whole canvas and fills the cache; later ones are fed the block
+    (dual), all from the block on (prefix), or the whole canvas again (none). Without threshold and
+    steps_per_block a pass commits one token.
+    """
+    canvas = torch.tensor(prompt + [model.mask_token_id] * max_new_tokens)
+    passes: list[PassTime] = []
+    begun = time.perf_counter()
     for start in range(len(prompt), len(canvas), block_length):
         block = canvas[start : start + block_length]
-        cache: Cache | None = None
+        quota = shares(len(block), steps_per_block or len(block))
+        kept: Cache | None = None
+        step = 0
         while (block == model.mask_token_id).any():
-            if cache is None:
-                refresh = model.forward(canvas)
-                cache, logits = refresh.cache, refresh.logits[start:]
+            refreshed = kept is None
+            if kept is None:
+                logits, filled = model.forward(canvas)
+                kept = None if cache == "none" else filled
+                first = 0
             else:
-                fed = block if cache_mode == "dual" else canvas[start:]
-                logits = model.forward(
-                    fed, start=start, cache=cache, replace=cache_mode == "dual"
-                ).logits
+                fed = block if cache == "dual" else canvas[start:]
+                logits, _ = model.forward(fed, start=start, cache=kept, replace=cache == "dual")
+                first = start
             tokens, confidence = proposals(logits, model.mask_token_id)
-            rows = slice(0, len(block))
-            commit(block, tokens[rows], confidence[rows], model.mask_token_id, threshold)
-            passes += 1
-    return Decoded(token_ids=canvas[len(prompt) :].tolist(), num_passes=passes)
+            rows = slice(start - first, start - first + len(block))
+            commit(
+                block,
+                tokens[rows],
+                confidence[rows],
+                model.mask_token_id,
+                threshold=threshold,
+                share=quota[step],
+            )
+            step += 1
+            now = time.perf_counter()
+            passes.append(PassTime(refreshed=refreshed, seconds=now - begun))
+            begun = now
+    return Decoded(token_ids=canvas[len(prompt) :].tolist(), passes=passes)

@@ -7,40 +7,48 @@ computed for every row fed. f32, batch 1. L canvas length, T rows fed, H heads, 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 Cache = list[tuple[Tensor, Tensor]]  # per layer: keys (not rotated) and values, each [1,H,rows,D]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pass:
-    """What a forward gave: logits f32 [T,V] of all rows fed, and all keys and values it used."""
+def load_f32(path: Path) -> dict[str, Tensor]:
+    """Load tensors in f32. The file is let go after each, so that it does not add to the memory."""
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        with safe_open(path, "pt") as file:
+            tensors[name] = file.get_tensor(name).float()
+    return tensors
 
-    logits: Tensor
-    cache: Cache
 
+class TorchModel(torch.nn.Module):
+    """A checkpoint folder (config.json, model.safetensors) ready to run.
 
-class TorchModel:
-    """A checkpoint folder (config.json, model.safetensors) ready to run."""
+    compiled: by torch.compile, for any number of rows. A Module, so that torch.compile takes its
+    sizes for constants.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, compiled: bool = False) -> None:
+        super().__init__()
         config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
         self.layers: int = config["n_layers"]
         self.heads: int = config["n_heads"]
         self.kv_heads: int = config.get("n_kv_heads") or self.heads
+        self.grouped = self.kv_heads != self.heads
         self.head_dim: int = config["d_model"] // self.heads
         self.eps: float = config["rms_norm_eps"]
         self.mask_token_id: int = config["mask_token_id"]
-        tensors = load_file(folder / "model.safetensors")
+        tensors = load_f32(folder / "model.safetensors")
         prefix = "model.transformer."
-        self.weights = {name.removeprefix(prefix): t.float() for name, t in tensors.items()}
+        self.weights = {name.removeprefix(prefix): t for name, t in tensors.items()}
         tied = bool(config.get("weight_tying"))
         self.head = self.weights["wte.weight" if tied else "ff_out.weight"]
         exponents = torch.arange(0, self.head_dim, 2).float() / self.head_dim
@@ -50,27 +58,45 @@ class TorchModel:
         )
         angles = torch.cat((angles, angles), dim=-1)
         self.cos, self.sin = angles.cos(), angles.sin()
+        self._run = (
+            torch.compile(self._layers, dynamic=True, fullgraph=True) if compiled else self._layers
+        )
 
-    @torch.inference_mode()
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all weights, as they are held."""
+        return sum(tensor.nbytes for tensor in self.weights.values())
+
+    def cache_bytes(self, rows: int) -> int:
+        """Bytes of the keys and values of so many rows."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * 4 * rows
+
     def forward(
         self, ids: Tensor, *, start: int = 0, cache: Cache | None = None, replace: bool = False
-    ) -> Pass:
-        """Run rows ids i64 [T] at positions start, start + 1, ...
+    ) -> tuple[Tensor, Cache]:
+        """Run rows ids i64 [T] at positions start, start + 1, ...; return logits f32 [T,V].
 
-        cache None: the rows are the whole canvas. replace False: the rows follow the first `start`
-        rows of the cache, which is left alone. replace True: the rows overwrite theirs in the
-        cache, in place, and attend to all of it.
+        cache None: the rows are the whole canvas, and their keys and values are returned too.
+        replace False: the rows follow the first `start` rows of the cache, which is left alone.
+        replace True: the rows overwrite theirs in the cache, in place, and attend to all of it.
         """
+        return self._run(ids, start, cache, replace)
+
+    def _layers(
+        self, ids: Tensor, start: int, cache: Cache | None, replace: bool
+    ) -> tuple[Tensor, Cache]:
         w = self.weights
         x = F.embedding(ids, w["wte.weight"])
-        used: Cache = []
+        filled: Cache = []
         for layer in range(self.layers):
             name = f"blocks.{layer}."
             a = self._norm(x, name + "attn_norm")
             q = self._heads(self._linear(a, name + "q_proj"), self.heads)
             k = self._heads(self._linear(a, name + "k_proj"), self.kv_heads)
             v = self._heads(self._linear(a, name + "v_proj"), self.kv_heads)
-            if cache is not None:
+            if cache is None:
+                filled.append((k, v))
+            else:
                 keys, values = cache[layer]
                 if replace:
                     keys[:, :, start : start + len(ids)] = k
@@ -79,18 +105,17 @@ class TorchModel:
                 else:
                     k = torch.cat((keys[:, :, :start], k), dim=2)
                     v = torch.cat((values[:, :, :start], v), dim=2)
-            used.append((k, v))
             attended = F.scaled_dot_product_attention(
                 self._rotate(q, start),
                 self._rotate(k, 0),
                 v,
-                enable_gqa=self.kv_heads != self.heads,
+                enable_gqa=self.grouped,
             )
             x = x + self._linear(attended[0].transpose(0, 1).flatten(1), name + "attn_out")
             f = self._norm(x, name + "ff_norm")
             gate = F.silu(self._linear(f, name + "ff_proj"))
             x = x + self._linear(gate * self._linear(f, name + "up_proj"), name + "ff_out")
-        return Pass(logits=F.linear(self._norm(x, "ln_f"), self.head), cache=used)
+        return F.linear(self._norm(x, "ln_f"), self.head), filled
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), self.weights[name + ".weight"], self.eps)

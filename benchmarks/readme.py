@@ -1,0 +1,134 @@
+"""Writes what benchmarks/results say into README.md, between its marks.
+
+    python benchmarks/readme.py [--check]
+
+--check writes nothing; exit code 1: README.md is not what the results give.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from measuring import RESULTS, ROOT
+from targets import HEADER, judge, results_beside, rows_of
+
+from fastdllm.output import write_whole
+
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+NAMES = {
+    "fastdllm_naive": "fastdllm, no cache, one token per pass",
+    "fastdllm_int8": "fastdllm, int8",
+    "fastdllm_int4": "fastdllm, int4",
+    "fastdllm_bf16": "fastdllm, bf16",
+    "fastdllm_fp16": "fastdllm, fp16",
+    "torch_naive": "torch, no cache, one token per pass",
+    "torch_eager": "torch",
+    "torch_compile": "torch, compiled",
+}
+MODELS = {
+    "tiny_math": "shipped",
+    "tiny_math_1024": "shipped, context 1024",
+    "100m": "100M",
+    "350m": "350M",
+}
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Lay rows out as Markdown; the first row is the header."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, f"|{' --- |' * len(rows[0])}")
+    return "\n".join(lines)
+
+
+def what(config: dict[str, Any]) -> str:
+    """State a scenario in a few words."""
+    rules = {
+        "threshold": "threshold {:g}",
+        "factor": "factor {:g}",
+        "steps_per_block": "{} steps per block",
+    }
+    said = [MODELS.get(config["model"], config["model"]), f"{config['cache']}"]
+    said += [text.format(config[key]) for key, text in rules.items() if key in config]
+    said.append(f"{config['max_new_tokens']} new")
+    said += [] if config.get("ignore_eos") else ["ends at end-of-text"]
+    said += [f"{config['threads']} thread"] if config["threads"] == 1 else []
+    said += [f"batch {config['batch']}"] if config["batch"] > 1 else []
+    return ", ".join(said)
+
+
+def contender_rows(report: dict[str, Any]) -> list[list[str]]:
+    rows = [["scenario", "contender", "tokens/s", "passes", "TTFT ms", "peak MB", "fastdllm is"]]
+    for scenario in report["scenarios"]:
+        over = {one["over"]: one["tokens_per_second"] for one in scenario["ratios"]}
+        for one in scenario["contenders"]:
+            name = one["name"]
+            passes = one["passes"] / scenario["config"]["prompts"]
+            rows.append(
+                [
+                    what(scenario["config"]),
+                    NAMES.get(name, name),
+                    f"{one['tokens_per_second']:.0f}",
+                    f"{passes:.1f}",
+                    f"{one['ttft_ms']:.1f}",
+                    f"{one['peak_bytes'] / 1e6:.0f}",
+                    f"{over[name]:.2f}x" if name in over else "",
+                ]
+            )
+    return rows
+
+
+def section(folder: Path) -> str:
+    """Return what stands between the marks."""
+    path = folder / "bench.json"
+    if not path.exists():
+        return "Against torch loops of the same method: `make bench` measures it."
+    report = json.loads(path.read_text("utf-8"))
+    machine = report["machine"]
+    versions = report["versions"]
+    picture = folder / "bench.svg"
+    parts = [
+        "Against torch loops of the same method, written from the papers, in one run, each"
+        " contender in a process of its own\n"
+        f"(`make bench`, median of {report['repeat']} turns, passes per answer,"
+        f" {machine['cores']} cores of an {machine['processor']}, ONNX Runtime"
+        f" {versions['onnxruntime']}, torch {versions['torch']},\n"
+        f"{report['date']}, [results](benchmarks/results/bench.json)):",
+        markdown(contender_rows(report)),
+    ]
+    if picture.exists():
+        parts.append("![Tokens/s of every contender](benchmarks/results/bench.svg)")
+    parts.append("What was aimed at (`python benchmarks/targets.py`):")
+    parts.append(markdown([HEADER, *rows_of(judge(results_beside(path)))]))
+    return "\n\n".join(parts)
+
+
+def rewritten(text: str, folder: Path) -> str:
+    """Return README's text with what the folder's results give. Errors: ValueError, no marks."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"README.md needs {BEGIN} and {END}, once each")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{section(folder)}\n{END}{after}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, say if it is right")
+    options = parser.parse_args(arguments)
+    path = ROOT / "README.md"
+    text = path.read_text("utf-8")
+    wanted = rewritten(text, RESULTS)
+    if options.check:
+        print("README.md is what the results give" if text == wanted else "README.md is outdated")
+        return 0 if text == wanted else 1
+    write_whole(path, lambda beside: beside.write_text(wanted, "utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -166,9 +166,12 @@ format: $(VENV)/.tools
 dist: .deps/include/onnxruntime_cxx_api.h | .deps/tensorrt/include/NvInferRuntime.h
 	cmake --workflow --preset dist
 
-# Against torch loops of the same method: all scenarios into benchmarks/results, or a few in minutes.
+# Against torch loops of the same method: all scenarios into benchmarks/results and README, or a few in minutes.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/compare.py benchmarks/results/bench.json --plot benchmarks/results/bench.svg >/dev/null
+	$(BIN)/python benchmarks/readme.py
+	-$(BIN)/python benchmarks/targets.py
 
 bench-short: $(STAMP)
 	$(BIN)/python benchmarks/bench.py --group short --repeat 2

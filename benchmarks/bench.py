@@ -41,6 +41,7 @@ def job_of(scenario: Scenario, contender: Contender, models: Models) -> dict[str
         made["package"] = str(models.package(scenario.model, contender.precision))
     return made | {
         "torch": contender.torch,
+        "naive": contender.naive,
         "compiled": contender.compiled,
         "config": scenario.config_for(contender),
         "threads": scenario.threads,
@@ -65,13 +66,24 @@ def run_worker(job: dict[str, Any], folder: Path) -> Run:
     return found
 
 
-def run_scenario(scenario: Scenario, models: Models, repeat: int, folder: Path) -> dict[str, Any]:
+def run_scenario(
+    scenario: Scenario, models: Models, repeat: int, folder: Path, failures: list[str]
+) -> dict[str, Any]:
+    """Let the contenders take turns. One that fails is named in failures and left out."""
     jobs = {name: job_of(scenario, CONTENDERS[name], models) for name in scenario.contenders}
     runs: dict[str, list[Run]] = {name: [] for name in jobs}
     for turn in range(repeat):
         for name, job in jobs.items():
+            if name not in runs:
+                continue
             start = time.perf_counter()
-            run = run_worker(job, folder)
+            try:
+                run = run_worker(job, folder)
+            except subprocess.CalledProcessError as problem:
+                say(f"{scenario.name} {name}: failed with exit code {problem.returncode}")
+                failures.append(f"{scenario.name} {name}")
+                del runs[name]
+                continue
             runs[name].append(run)
             say(
                 f"{scenario.name} {turn + 1}/{repeat} {name}: {run['tokens_per_second']:.1f}"
@@ -120,11 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     found: list[dict[str, Any]] = []
     failures: list[str] = []
     for scenario in options.chosen:
-        try:
-            found.append(run_scenario(scenario, models, options.repeat, options.folder))
-        except subprocess.CalledProcessError as problem:
-            failures.append(scenario.name)
-            say(f"{scenario.name}: the worker failed with exit code {problem.returncode}")
+        found.append(run_scenario(scenario, models, options.repeat, options.folder, failures))
     what = " ".join(options.names) or f"--group {options.group}"
     report = head(
         command=f"python benchmarks/bench.py {what} --repeat {options.repeat}",

@@ -28,7 +28,6 @@ RUN_KEYS = (
 def summarize(scenario: Scenario, runs: dict[str, list[Run]]) -> dict[str, Any]:
     """Return a scenario's part of the report. runs: by contender, its repeats."""
     rows = [_contender(CONTENDERS[name], repeats) for name, repeats in runs.items()]
-    first, *others = rows
     return {
         "name": scenario.name,
         "config": {
@@ -43,12 +42,12 @@ def summarize(scenario: Scenario, runs: dict[str, list[Run]]) -> dict[str, Any]:
         "agreement": agreement(scenario, runs),
         "ratios": [
             {
-                "of": first["name"],
+                "of": rows[0]["name"],
                 "over": other["name"],
-                "tokens_per_second": ratio(first, other, "tokens_per_second"),
-                "peak_bytes": ratio(first, other, "peak_bytes"),
+                "tokens_per_second": ratio(rows[0], other, "tokens_per_second"),
+                "peak_bytes": ratio(rows[0], other, "peak_bytes"),
             }
-            for other in others
+            for other in rows[1:]
         ],
     }
 

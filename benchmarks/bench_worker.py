@@ -125,7 +125,11 @@ def median_ms(seconds: Sequence[float]) -> float | None:
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """Decode everything once for the clock, and for fastdllm once more to time each pass."""
+    """Decode everything for the clock, and where a callback would tell once more to time passes.
+
+    Torch times its passes anyway, and naive ones are too long for a callback to matter.
+    """
+    once = job["torch"] or job["naive"]
     prompts: list[list[int]] = job["prompts"]
     batches = [prompts[n : n + job["batch"]] for n in range(0, len(prompts), job["batch"])]
     start = time.perf_counter()
@@ -138,10 +142,10 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
             decoder.decode(batch, observed=False)
             warm.add(lengths)
     start = time.perf_counter()
-    answers = [answer for batch in batches for answer in decoder.decode(batch, observed=False)]
+    answers = [answer for batch in batches for answer in decoder.decode(batch, observed=once)]
     seconds = time.perf_counter() - start
     timed = answers
-    if not job["torch"]:
+    if not once:
         timed = [answer for batch in batches for answer in decoder.decode(batch, observed=True)]
     ends = [] if job["config"].get("ignore_eos") else job["eos_token_ids"]
     token_ids = [up_to_eos(answer.token_ids, ends) for answer in answers]
@@ -171,4 +175,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(json.load(sys.stdin))))
+    try:
+        print(json.dumps(measure(json.load(sys.stdin))))
+    except KeyboardInterrupt:  # bench.py says it
+        sys.exit(130)

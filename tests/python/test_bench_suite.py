@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -207,6 +208,33 @@ def test_a_run_compares_each_contender_with_the_first_of_its_method(
     assert references["torch_naive"] == "fastdllm_naive"
     assert all(one["agrees"] and one["same_passes"] for one in scenario["agreement"])
     assert [one["over"] for one in scenario["ratios"]] == SMALL["contenders"][1:]
+
+
+def test_a_contender_that_fails_is_left_out_and_fails_the_run(
+    small_model: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run_worker(job: dict[str, Any], folder: Path) -> Any:
+        if job["torch"]:
+            raise subprocess.CalledProcessError(1, "worker")
+        numbers = dict.fromkeys(bench_report.RUN_KEYS, 1)
+        return numbers | {"token_ids": [[1], [2]], "passes_of_answers": [1, 1]}
+
+    monkeypatch.setattr(bench, "run_worker", run_worker)
+    monkeypatch.setattr(bench, "job_of", lambda _, contender, models: {"torch": contender.torch})
+    path = tmp_path / "scenarios.json"
+    path.write_text(json.dumps([SMALL]), "utf-8")
+
+    status = bench.main(["--scenarios", str(path), "small", "--folder", str(tmp_path)])
+
+    assert status == 1
+    assert "small torch_eager: failed with exit code 1" in capsys.readouterr().err
+    written = json.loads((tmp_path / "bench.json").read_text("utf-8"))
+    assert written["failures"] == ["small torch_eager", "small torch_naive"]
+    names = [one["name"] for one in written["scenarios"][0]["contenders"]]
+    assert names == ["fastdllm", "fastdllm_naive"]
 
 
 def test_an_answer_is_counted_up_to_its_end_of_text_token() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench_report import ratio
 from measuring import RESULTS, ROOT
 from targets import HEADER, judge, results_beside, rows_of
 
@@ -30,6 +31,11 @@ NAMES = {
     "torch_eager": "torch",
     "torch_compile": "torch, compiled",
 }
+BASELINES = {
+    "torch_eager": "over torch",
+    "torch_compile": "over torch.compile",
+    "torch_naive": "over naive torch",
+}
 MODELS = {
     "tiny_math": "shipped",
     "tiny_math_1024": "shipped, context 1024",
@@ -45,15 +51,19 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def what(config: dict[str, Any]) -> str:
-    """State a scenario in a few words."""
+def what(config: dict[str, Any], *, naive: bool = False) -> str:
+    """State a scenario in a few words. naive: as those decode it who take one token per pass."""
     rules = {
         "threshold": "threshold {:g}",
         "factor": "factor {:g}",
         "steps_per_block": "{} steps per block",
     }
-    said = [MODELS.get(config["model"], config["model"]), f"{config['cache']}"]
-    said += [text.format(config[key]) for key, text in rules.items() if key in config]
+    said = [MODELS.get(config["model"], config["model"])]
+    if naive:
+        said.append("no cache, one token per pass")
+    else:
+        said.append("no cache" if config["cache"] == "none" else config["cache"])
+        said += [text.format(config[key]) for key, text in rules.items() if key in config]
     said.append(f"{config['max_new_tokens']} new")
     said += [] if config.get("ignore_eos") else ["ends at end-of-text"]
     said += [f"{config['threads']} thread"] if config["threads"] == 1 else []
@@ -61,22 +71,32 @@ def what(config: dict[str, Any]) -> str:
     return ", ".join(said)
 
 
-def contender_rows(report: dict[str, Any]) -> list[list[str]]:
-    rows = [["scenario", "contender", "tokens/s", "passes", "TTFT ms", "peak MB", "fastdllm is"]]
+def rows_of_report(report: dict[str, Any]) -> list[list[str]]:
+    """Return a row per scenario and contender of fastdllm's, with its ratios over torch's loops."""
+    header = ["scenario", "passes", "tokens/s", *BASELINES.values()]
+    rows = [[*header, "TTFT, ms", "memory, MB", "of torch's"]]
     for scenario in report["scenarios"]:
-        over = {one["over"]: one["tokens_per_second"] for one in scenario["ratios"]}
-        for one in scenario["contenders"]:
-            name = one["name"]
-            passes = one["passes"] / scenario["config"]["prompts"]
+        every = {one["name"]: one for one in scenario["contenders"]}
+        there = [every[name] for name in BASELINES if name in every]
+        for name, one in every.items():
+            if name in BASELINES:
+                continue
+            label = what(scenario["config"], naive=name == "fastdllm_naive")
+            if one["precision"] != "fp32":
+                label += f", {one['precision']}"
+            over = [
+                f"{ratio(one, every[base], 'tokens_per_second'):.1f}" if base in every else ""
+                for base in BASELINES
+            ]
             rows.append(
                 [
-                    what(scenario["config"]),
-                    NAMES.get(name, name),
+                    label,
+                    f"{one['passes'] / scenario['config']['prompts']:.1f}",
                     f"{one['tokens_per_second']:.0f}",
-                    f"{passes:.1f}",
+                    *over,
                     f"{one['ttft_ms']:.1f}",
                     f"{one['peak_bytes'] / 1e6:.0f}",
-                    f"{over[name]:.2f}x" if name in over else "",
+                    f"{ratio(one, there[0], 'peak_bytes'):.2f}" if there else "",
                 ]
             )
     return rows
@@ -94,11 +114,12 @@ def section(folder: Path) -> str:
     parts = [
         "Against torch loops of the same method, written from the papers, in one run, each"
         " contender in a process of its own\n"
-        f"(`make bench`, median of {report['repeat']} turns, passes per answer,"
-        f" {machine['cores']} cores of an {machine['processor']}, ONNX Runtime"
-        f" {versions['onnxruntime']}, torch {versions['torch']},\n"
-        f"{report['date']}, [results](benchmarks/results/bench.json)):",
-        markdown(contender_rows(report)),
+        f"(`make bench`, median of {report['repeat']} turns; passes per answer, tokens/s and how many"
+        " times the loops' that is, peak memory;\n"
+        f"{machine['cores']} cores of an {machine['processor']}, ONNX Runtime"
+        f" {versions['onnxruntime']}, torch {versions['torch']}, {report['date']},"
+        " [results](benchmarks/results/bench.json)):",
+        markdown(rows_of_report(report)),
     ]
     if picture.exists():
         parts.append("![Tokens/s of every contender](benchmarks/results/bench.svg)")

@@ -387,7 +387,11 @@ def test_readme_tells_every_contender_and_target_of_a_report(
     assert written.startswith("before\n")
     assert written.endswith("after\n")
     assert "of another run" not in written
-    for told in ("| torch, no cache, one token per pass |", "| small, dual, 4 steps per block,"):
+    for told in (
+        "| over torch | over torch.compile | over naive torch |",
+        "| small, dual, 4 steps per block,",
+        "| small, no cache, one token per pass,",
+    ):
         assert told in written
     assert written.count("| not measured |") == len(targets.TARGETS)
     assert readme.rewritten(written, tmp_path) == written

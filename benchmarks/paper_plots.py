@@ -1,0 +1,269 @@
+"""Draws the paper's figures from paper.json. Needs matplotlib."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
+
+# Okabe and Ito's: told apart by colour-blind eyes too. Markers tell them apart in grey.
+BLACK, BLUE, ORANGE, GREEN, PINK = "#333333", "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+LOOKS = {
+    "baseline": (BLACK, "o"),
+    "parallel": (PINK, "D"),
+    "prefix": (BLUE, "^"),
+    "parallel, prefix": (BLUE, "^"),
+    "dual": (ORANGE, "s"),
+    "parallel, dual": (ORANGE, "s"),
+    "threshold": (BLUE, "o"),
+    "steps_per_block": (BLACK, "s"),
+    "factor": (ORANGE, "^"),
+    "frechet": (GREEN, "D"),
+}
+NAMES = {"steps_per_block": "fixed tokens per pass", "frechet": "Fréchet"}
+TEXT, QUIET, GRID = "#1a1e26", "#535c6b", "#e4e4e4"
+Row = dict[str, Any]
+matplotlib.rcParams["svg.hashsalt"] = "fastdllm"  # the same file for the same numbers
+
+
+def figures(report: dict[str, Any]) -> dict[str, Callable[[Path], None]]:
+    """Return what draws each figure of the report into a file, by table."""
+    draw: dict[str, Callable[[list[Row]], Figure]] = {
+        "1-2": _main,
+        "3": partial(_long, key="prompt_tokens", label="prompt tokens"),
+        "4": partial(_long, key="new_tokens", label="new tokens"),
+        "figure-4": _blocks,
+        "figure-5": _policies,
+    }
+    tables = report["tables"]
+    return {
+        table: partial(save, make(tables[table])) for table, make in draw.items() if table in tables
+    }
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as the suffix says, without the date."""
+    if path.suffix == ".svg":
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(path, metadata={"Date": None})
+    else:
+        canvas = FigureCanvasAgg(figure)
+        canvas.print_png(path, metadata={"Software": None})
+
+
+def panels(titles: Sequence[str], *, width: float = 4.2, height: float = 3.3) -> tuple[Any, Any]:
+    """Return a figure and its axes side by side, in the house style."""
+    figure = Figure(
+        figsize=(width * len(titles), height), dpi=150, facecolor="white", layout="constrained"
+    )
+    axes = figure.subplots(1, len(titles), squeeze=False)[0]
+    for one, title in zip(axes, titles, strict=True):
+        plain(one, title)
+    return figure, axes
+
+
+def plain(axes: Any, title: str) -> None:
+    """Take the clutter off."""
+    axes.set_title(title, fontsize=10, loc="left", color=TEXT)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=9, colors=QUIET, labelcolor=TEXT, length=3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(QUIET)
+
+
+def label(axes: Any, across: str, up: str) -> None:
+    axes.set_xlabel(across, fontsize=9, color=TEXT)
+    axes.set_ylabel(up, fontsize=9, color=TEXT)
+
+
+def ticks(axis: Any, values: Sequence[float]) -> None:
+    """Mark exactly these values."""
+    axis.set_ticks(list(values), [f"{value:g}" for value in values])
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def interval(right: int, answers: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share, in percent."""
+    z = 1.96
+    share, denominator = right / answers, 1 + z**2 / answers
+    middle = (share + z**2 / (2 * answers)) / denominator
+    spread = math.sqrt(share * (1 - share) / answers + z**2 / (4 * answers**2)) * z / denominator
+    return 100 * max(0.0, middle - spread), 100 * min(1.0, middle + spread)
+
+
+def accuracy_line(
+    axes: Any, across: Sequence[float], rows: Sequence[Row], look: tuple[str, str], **more: Any
+) -> None:
+    """Draw accuracies with their intervals."""
+    colour, marker = look
+    values = [100 * row["accuracy"] for row in rows]
+    ends = [interval(row["right"], row["answers"]) for row in rows]
+    below = [max(0.0, value - low) for value, (low, _) in zip(values, ends, strict=True)]
+    above = [max(0.0, high - value) for value, (_, high) in zip(values, ends, strict=True)]
+    axes.errorbar(
+        across,
+        values,
+        yerr=[below, above],
+        color=colour,
+        marker=marker,
+        markersize=5,
+        linewidth=1.4,
+        elinewidth=0.8,
+        capsize=2,
+        **more,
+    )
+
+
+def _main(rows: list[Row]) -> Figure:
+    lengths = list(dict.fromkeys(row["new_tokens"] for row in rows))
+    figure, axes = panels([f"{length} new tokens" for length in lengths], width=4.4, height=2.9)
+    for one, length in zip(axes, lengths, strict=True):
+        chosen = [row for row in rows if row["new_tokens"] == length]
+        speeds = [row["tokens_per_second"] for row in chosen]
+        honest = [row["answer_tokens_per_second"] for row in chosen]
+        places = range(len(chosen))
+        one.barh(places, speeds, height=0.62, color="#a9cbe6", label="all positions")
+        one.barh(places, honest, height=0.28, color=BLUE, label="up to end-of-text")
+        for place, row in zip(places, chosen, strict=True):
+            told = f"{row['tokens_per_second']:.0f}   {row['speed_up']:.1f}x"
+            one.annotate(
+                told,
+                (row["tokens_per_second"], place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=TEXT,
+            )
+        one.set_yticks(places, [row["mode"] for row in chosen])
+        one.invert_yaxis()
+        one.set_xlim(0, max(speeds) * 1.3)
+        one.grid(visible=False, axis="y")
+        label(one, "tokens/s", "")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        fontsize=8.5,
+        frameon=False,
+    )
+    return figure
+
+
+def _long(rows: list[Row], *, key: str, label: str) -> Figure:
+    figure, (speed, ratio, accuracy) = panels(["Speed", "Cost of a pass", "Accuracy"], width=3.5)
+    values = sorted({round(row[key]) for row in rows})
+    for mode in dict.fromkeys(row["mode"] for row in rows):
+        chosen = [row for row in rows if row["mode"] == mode]
+        across = [round(row[key]) for row in chosen]
+        colour, marker = LOOKS[mode]
+        style = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1.4}
+        speed.plot(across, [row["tokens_per_second"] for row in chosen], label=mode, **style)
+        ratio.plot(across, [row["pass_ms"] for row in chosen], **style)
+        accuracy_line(accuracy, across, chosen, LOOKS[mode])
+    speed.set_yscale("log")
+    for axes, up in ((speed, "tokens/s"), (ratio, "ms per pass"), (accuracy, "accuracy in %")):
+        globals()["label"](axes, label, up)
+        ticks(axes.xaxis, values)
+    ratio.set_ylim(bottom=0)
+    accuracy.set_ylim(0, 103)
+    _legend(figure, speed, 4)
+    return figure
+
+
+def _legend(figure: Any, axes: Any, columns: int) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=8.5,
+        frameon=False,
+    )
+
+
+def _blocks(rows: list[Row]) -> Figure:
+    figure, (accuracy, slow, fast) = panels(
+        ["Accuracy", "Speed, one token per pass", "Speed, in parallel"], width=3.5
+    )
+    blocks = sorted({row["block_length"] for row in rows[1:]})
+    for mode in dict.fromkeys(row["mode"] for row in rows[1:]):
+        chosen = [row for row in rows[1:] if row["mode"] == mode]
+        across = [row["block_length"] for row in chosen]
+        parallel = mode.startswith("parallel")
+        colour, marker = LOOKS[mode]
+        style = {"linestyle": "--" if parallel else "-"}
+        accuracy_line(accuracy, across, chosen, LOOKS[mode], **style)
+        (fast if parallel else slow).plot(
+            across,
+            [row["tokens_per_second"] for row in chosen],
+            color=colour,
+            marker=marker,
+            markersize=5,
+            linewidth=1.4,
+            **style,
+        )
+        accuracy.plot([], [], color=colour, marker=marker, label=mode, markersize=5, **style)
+    slow.axhline(rows[0]["tokens_per_second"], color=BLACK, linewidth=1, linestyle=":")
+    slow.annotate(
+        "no cache",
+        (blocks[0], rows[0]["tokens_per_second"]),
+        xytext=(0, 3),
+        textcoords="offset points",
+        fontsize=8,
+        color=QUIET,
+    )
+    for axes in (accuracy, slow, fast):
+        axes.set_xscale("log", base=2)
+        label(axes, "block length", "accuracy in %" if axes is accuracy else "tokens/s")
+        ticks(axes.xaxis, blocks)
+    slow.set_ylim(bottom=0)
+    fast.set_ylim(bottom=0)
+    _legend(figure, accuracy, 4)
+    return figure
+
+
+def _policies(rows: list[Row]) -> Figure:
+    figure, (axes, speed) = panels(["Accuracy", "Speed"], width=5.2, height=3.9)
+    for policy in dict.fromkeys(row["mode"] for row in rows[1:]):
+        chosen = sorted(
+            (row for row in rows[1:] if row["mode"] == policy),
+            key=lambda row: float(row["tokens_per_pass"]),
+        )
+        across = [row["tokens_per_pass"] for row in chosen]
+        colour, marker = LOOKS[policy]
+        name = NAMES.get(policy, policy)
+        accuracy_line(axes, across, chosen, LOOKS[policy], label=name)
+        speeds = [row["tokens_per_second"] for row in chosen]
+        speed.plot(across, speeds, color=colour, marker=marker, markersize=5, linewidth=1.4)
+        if policy == "threshold":
+            for row in chosen:
+                axes.annotate(
+                    f"{row['rule'][policy]:g}",
+                    (row["tokens_per_pass"], 100 * row["accuracy"]),
+                    xytext=(0, 6),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=7.5,
+                    color=colour,
+                )
+    for one, up in ((axes, "accuracy in %"), (speed, "tokens/s")):
+        one.set_xscale("log", base=2)
+        ticks(one.xaxis, [1, 2, 4, 8, 16])
+        label(one, "tokens per pass", up)
+    speed.set_ylim(bottom=0)
+    _legend(figure, axes, 4)
+    return figure

@@ -18,7 +18,7 @@ LONGER = (64, 128, 256, 384)  # Table 4
 BLOCKS = (4, 8, 16, 32, 64)  # Figure 4
 POLICY_BLOCK = 16  # Figure 5: in larger blocks this model errs too seldom for rules to differ
 POLICIES: Mapping[str, tuple[float, ...]] = {  # Figure 5
-    "threshold": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
+    "threshold": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0),
     "steps_per_block": (16, 8, 4, 2, 1),
     "factor": (0.25, 0.5, 0.75, 1.0, 1.5),
     "frechet": (0.05, 0.1, 0.25, 0.5, 0.75),

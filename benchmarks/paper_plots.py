@@ -38,8 +38,8 @@ def figures(report: dict[str, Any]) -> dict[str, Callable[[Path], None]]:
     """Return what draws each figure of the report into a file, by table."""
     draw: dict[str, Callable[[list[Row]], Figure]] = {
         "1-2": _main,
-        "3": partial(_long, key="prompt_tokens", label="prompt tokens"),
-        "4": partial(_long, key="new_tokens", label="new tokens"),
+        "3": partial(_long, key="shots", across="prompt tokens"),
+        "4": partial(_long, key="new_tokens", across="new tokens"),
         "figure-4": _blocks,
         "figure-5": _policies,
     }
@@ -162,25 +162,36 @@ def _main(rows: list[Row]) -> Figure:
     return figure
 
 
-def _long(rows: list[Row], *, key: str, label: str) -> Figure:
-    figure, (speed, ratio, accuracy) = panels(["Speed", "Cost of a pass", "Accuracy"], width=3.5)
-    values = sorted({round(row[key]) for row in rows})
-    for mode in dict.fromkeys(row["mode"] for row in rows):
+def _long(rows: list[Row], *, key: str, across: str) -> Figure:
+    figure, (speed, cost, accuracy) = panels(["Speed", "Cost of a pass", "Accuracy"], width=3.5)
+    values = list(dict.fromkeys(row[key] for row in rows))
+    # Where a value lies: cells of fewer problems have other prompts, by a token or so.
+    place = {value: round(_across(rows, key, value)) for value in values}
+    width = max(place.values()) - min(place.values())
+    for number, mode in enumerate(dict.fromkeys(row["mode"] for row in rows)):
         chosen = [row for row in rows if row["mode"] == mode]
-        across = [round(row[key]) for row in chosen]
+        places = [place[row[key]] for row in chosen]
         colour, marker = LOOKS[mode]
         style = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1.4}
-        speed.plot(across, [row["tokens_per_second"] for row in chosen], label=mode, **style)
-        ratio.plot(across, [row["pass_ms"] for row in chosen], **style)
-        accuracy_line(accuracy, across, chosen, LOOKS[mode])
+        speed.plot(places, [row["tokens_per_second"] for row in chosen], label=mode, **style)
+        cost.plot(places, [row["pass_ms"] for row in chosen], **style)
+        beside = [one + 0.016 * width * (number - 1.5) for one in places]
+        accuracy_line(accuracy, beside, chosen, LOOKS[mode])
     speed.set_yscale("log")
-    for axes, up in ((speed, "tokens/s"), (ratio, "ms per pass"), (accuracy, "accuracy in %")):
-        globals()["label"](axes, label, up)
-        ticks(axes.xaxis, values)
-    ratio.set_ylim(bottom=0)
-    accuracy.set_ylim(0, 103)
+    for axes, up in ((speed, "tokens/s"), (cost, "ms per pass"), (accuracy, "accuracy in %")):
+        label(axes, across, up)
+        ticks(axes.xaxis, sorted(place.values()))
+    cost.set_ylim(bottom=0)
+    accuracy.set_ylim(-2, 103)
     _legend(figure, speed, 4)
     return figure
+
+
+def _across(rows: list[Row], key: str, value: float) -> float:
+    if key != "shots":
+        return value
+    same = [row for row in rows if row["shots"] == value]
+    return float(max(same, key=lambda row: int(row["answers"]))["prompt_tokens"])
 
 
 def _legend(figure: Any, axes: Any, columns: int) -> None:
@@ -200,13 +211,14 @@ def _blocks(rows: list[Row]) -> Figure:
         ["Accuracy", "Speed, one token per pass", "Speed, in parallel"], width=3.5
     )
     blocks = sorted({row["block_length"] for row in rows[1:]})
-    for mode in dict.fromkeys(row["mode"] for row in rows[1:]):
+    for number, mode in enumerate(dict.fromkeys(row["mode"] for row in rows[1:])):
         chosen = [row for row in rows[1:] if row["mode"] == mode]
         across = [row["block_length"] for row in chosen]
         parallel = mode.startswith("parallel")
         colour, marker = LOOKS[mode]
         style = {"linestyle": "--" if parallel else "-"}
-        accuracy_line(accuracy, across, chosen, LOOKS[mode], **style)
+        beside = [one * 1.05 ** (number - 1.5) for one in across]
+        accuracy_line(accuracy, beside, chosen, LOOKS[mode], **style)
         (fast if parallel else slow).plot(
             across,
             [row["tokens_per_second"] for row in chosen],
@@ -237,33 +249,49 @@ def _blocks(rows: list[Row]) -> Figure:
 
 
 def _policies(rows: list[Row]) -> Figure:
-    figure, (axes, speed) = panels(["Accuracy", "Speed"], width=5.2, height=3.9)
-    for policy in dict.fromkeys(row["mode"] for row in rows[1:]):
-        chosen = sorted(
+    figure, (whole, end) = panels(["All of the axis", "Its right end"], width=5.2, height=3.9)
+    of_policy = {
+        policy: sorted(
             (row for row in rows[1:] if row["mode"] == policy),
             key=lambda row: float(row["tokens_per_pass"]),
         )
+        for policy in dict.fromkeys(row["mode"] for row in rows[1:])
+    }
+    for policy, chosen in of_policy.items():
         across = [row["tokens_per_pass"] for row in chosen]
+        accuracy_line(whole, across, chosen, LOOKS[policy], label=NAMES.get(policy, policy))
         colour, marker = LOOKS[policy]
-        name = NAMES.get(policy, policy)
-        accuracy_line(axes, across, chosen, LOOKS[policy], label=name)
-        speeds = [row["tokens_per_second"] for row in chosen]
-        speed.plot(across, speeds, color=colour, marker=marker, markersize=5, linewidth=1.4)
-        if policy == "threshold":
-            for row in chosen:
-                axes.annotate(
-                    f"{row['rule'][policy]:g}",
-                    (row["tokens_per_pass"], 100 * row["accuracy"]),
-                    xytext=(0, 6),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=7.5,
-                    color=colour,
-                )
-    for one, up in ((axes, "accuracy in %"), (speed, "tokens/s")):
-        one.set_xscale("log", base=2)
-        ticks(one.xaxis, [1, 2, 4, 8, 16])
-        label(one, "tokens per pass", up)
-    speed.set_ylim(bottom=0)
-    _legend(figure, axes, 4)
+        shown = [100 * row["accuracy"] for row in chosen]
+        end.plot(across, shown, color=colour, marker=marker, markersize=5, linewidth=1.2)
+        if policy != "steps_per_block":
+            _name_values(end, policy, chosen)
+    longest = max(row["tokens_per_pass"] for row in rows)
+    lowest = min([row["accuracy"] for row in rows[1:] if row["tokens_per_pass"] > 2], default=0.0)
+    end.set_xlim(0.87 * longest, 1.01 * longest)
+    end.set_ylim(100 * lowest - 0.8, 100.8)
+    whole.set_xscale("log", base=2)
+    ticks(whole.xaxis, [1, 2, 4, 8, 16])
+    for axes in (whole, end):
+        label(axes, "tokens per pass", "accuracy in %")
+    _legend(figure, whole, 4)
     return figure
+
+
+def _name_values(axes: Any, policy: str, rows: Sequence[Row]) -> None:
+    """Write each rule's number at its point: each policy on a side of its own."""
+    side = {"threshold": (4, 5), "factor": (3, -11), "frechet": (-5, -4)}[policy]
+    taken: set[tuple[float, float]] = set()
+    for row in rows:
+        x, y = row["tokens_per_pass"], 100 * row["accuracy"]
+        if (round(x, 1), round(y, 1)) not in taken:  # equal points: one name is enough
+            taken.add((round(x, 1), round(y, 1)))
+            axes.annotate(
+                f"{row['rule'][policy]:g}",
+                (x, y),
+                xytext=side,
+                textcoords="offset points",
+                ha="left" if side[0] > 0 else "right",
+                fontsize=7.5,
+                color=LOOKS[policy][0],
+                annotation_clip=True,
+            )

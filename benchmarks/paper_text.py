@@ -112,7 +112,7 @@ def _main_section(rows: list[Row]) -> list[str]:
         f" passes for {shortest} tokens are {fast['tokens_per_pass']:.0f} tokens per pass, where"
         " LLaDA-8B reaches about 3 on GSM8K. With so few passes most are the first of their block,"
         " the full pass that fills the cache and that no cache makes shorter. One token per pass,"
-        " as in the paper, a cache pays, and the more so the longer the sequence."
+        " as in the paper, a cache pays, and dual the more so the longer the sequence."
         " *stops* ends at the block that holds end-of-text, which the paper's runs never do."
     )
     return parts
@@ -157,8 +157,9 @@ def _prompt_section(rows: list[Row]) -> list[str]:
         f"Dual over prefix, tokens/s by shots: {_dual_over_prefix(rows, 'shots')}."
         " Accuracy falls as it must: the model was trained on single questions, on canvases of 96"
         " and 128 tokens, and has never seen an example before its question; tokens/s and passes"
-        " of such answers are those of a model that is unsure. What a cache saves of a pass"
-        " (ms/pass) does not depend on that, and grows with the prompt as in the paper.",
+        " of such answers are those of a model that is unsure. What a pass costs does not depend on"
+        " that: without a cache it grows with the prompt, with one it hardly does, so that the"
+        " speed-up of a cache grows with the prompt as in the paper.",
     ]
 
 
@@ -186,8 +187,8 @@ def _block_section(rows: list[Row]) -> list[str]:
         " refreshes, large ones lose accuracy to a stale cache, 32 was chosen (3.3 times the"
         " baseline). One token per pass, tokens/s has the paper's hump here too: small blocks"
         " refresh often, large ones feed more rows per step. Accuracy runs the other way: the"
-        " smallest blocks are the least accurate, since they force digits at once, whose neighbours"
-        " a larger block would have shown first, and a cache of 100 rows has no time to grow stale."
+        " smallest blocks are the least accurate, since they take digits before the easier tokens"
+        " behind them, which a larger block decides first; and no cache of 100 rows grows stale."
         " In parallel a block takes about one pass, whatever its length, so that tokens/s simply"
         " grows with it.",
     ]

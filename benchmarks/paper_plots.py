@@ -8,14 +8,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
+from plotting import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PINK,
+    QUIET,
+    TEXT,
+    label,
+    legend,
+    panels,
+    save,
+    ticks,
+)
 
-# Okabe and Ito's: told apart by colour-blind eyes too. Markers tell them apart in grey.
-BLACK, BLUE, ORANGE, GREEN, PINK = "#333333", "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 LOOKS = {
     "baseline": (BLACK, "o"),
     "parallel": (PINK, "D"),
@@ -29,9 +37,7 @@ LOOKS = {
     "frechet": (GREEN, "D"),
 }
 NAMES = {"steps_per_block": "fixed tokens per pass", "frechet": "Fréchet"}
-TEXT, QUIET, GRID = "#1a1e26", "#535c6b", "#e4e4e4"
 Row = dict[str, Any]
-matplotlib.rcParams["svg.hashsalt"] = "fastdllm"  # the same file for the same numbers
 
 
 def figures(report: dict[str, Any]) -> dict[str, Callable[[Path], None]]:
@@ -47,51 +53,6 @@ def figures(report: dict[str, Any]) -> dict[str, Callable[[Path], None]]:
     return {
         table: partial(save, make(tables[table])) for table, make in draw.items() if table in tables
     }
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as the suffix says, without the date."""
-    if path.suffix == ".svg":
-        canvas: Any = FigureCanvasSVG(figure)
-        canvas.print_svg(path, metadata={"Date": None})
-    else:
-        canvas = FigureCanvasAgg(figure)
-        canvas.print_png(path, metadata={"Software": None})
-
-
-def panels(titles: Sequence[str], *, width: float = 4.2, height: float = 3.3) -> tuple[Any, Any]:
-    """Return a figure and its axes side by side, in the house style."""
-    figure = Figure(
-        figsize=(width * len(titles), height), dpi=150, facecolor="white", layout="constrained"
-    )
-    axes = figure.subplots(1, len(titles), squeeze=False)[0]
-    for one, title in zip(axes, titles, strict=True):
-        plain(one, title)
-    return figure, axes
-
-
-def plain(axes: Any, title: str) -> None:
-    """Take the clutter off."""
-    axes.set_title(title, fontsize=10, loc="left", color=TEXT)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=9, colors=QUIET, labelcolor=TEXT, length=3)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(QUIET)
-
-
-def label(axes: Any, across: str, up: str) -> None:
-    axes.set_xlabel(across, fontsize=9, color=TEXT)
-    axes.set_ylabel(up, fontsize=9, color=TEXT)
-
-
-def ticks(axis: Any, values: Sequence[float]) -> None:
-    """Mark exactly these values."""
-    axis.set_ticks(list(values), [f"{value:g}" for value in values])
-    axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
 
 
 def interval(right: int, answers: int) -> tuple[float, float]:
@@ -152,13 +113,7 @@ def _main(rows: list[Row]) -> Figure:
         one.set_xlim(0, max(speeds) * 1.3)
         one.grid(visible=False, axis="y")
         label(one, "tokens/s", "")
-    figure.legend(
-        *axes[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=2,
-        fontsize=8.5,
-        frameon=False,
-    )
+    legend(figure, axes[0], 2)
     return figure
 
 
@@ -183,7 +138,7 @@ def _long(rows: list[Row], *, key: str, across: str) -> Figure:
         ticks(axes.xaxis, sorted(place.values()))
     cost.set_ylim(bottom=0)
     accuracy.set_ylim(-2, 103)
-    _legend(figure, speed, 4)
+    legend(figure, speed, 4)
     return figure
 
 
@@ -192,18 +147,6 @@ def _across(rows: list[Row], key: str, value: float) -> float:
         return value
     same = [row for row in rows if row["shots"] == value]
     return float(max(same, key=lambda row: int(row["answers"]))["prompt_tokens"])
-
-
-def _legend(figure: Any, axes: Any, columns: int) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=columns,
-        fontsize=8.5,
-        frameon=False,
-    )
 
 
 def _blocks(rows: list[Row]) -> Figure:
@@ -244,7 +187,7 @@ def _blocks(rows: list[Row]) -> Figure:
         ticks(axes.xaxis, blocks)
     slow.set_ylim(bottom=0)
     fast.set_ylim(bottom=0)
-    _legend(figure, accuracy, 4)
+    legend(figure, accuracy, 4)
     return figure
 
 
@@ -273,7 +216,7 @@ def _policies(rows: list[Row]) -> Figure:
     ticks(whole.xaxis, [1, 2, 4, 8, 16])
     for axes in (whole, end):
         label(axes, "tokens per pass", "accuracy in %")
-    _legend(figure, whole, 4)
+    legend(figure, whole, 4)
     return figure
 
 

@@ -221,20 +221,16 @@ def _policies(rows: list[Row]) -> Figure:
 
 
 def _name_values(axes: Any, policy: str, rows: Sequence[Row]) -> None:
-    """Write each rule's number at its point: each policy on a side of its own."""
-    side = {"threshold": (4, 5), "factor": (3, -11), "frechet": (-5, -4)}[policy]
-    taken: set[tuple[float, float]] = set()
-    for row in rows:
-        x, y = row["tokens_per_pass"], 100 * row["accuracy"]
-        if (round(x, 1), round(y, 1)) not in taken:  # equal points: one name is enough
-            taken.add((round(x, 1), round(y, 1)))
-            axes.annotate(
-                f"{row['rule'][policy]:g}",
-                (x, y),
-                xytext=side,
-                textcoords="offset points",
-                ha="left" if side[0] > 0 else "right",
-                fontsize=7.5,
-                color=LOOKS[policy][0],
-                annotation_clip=True,
-            )
+    """Write a rule's numbers at its points: a threshold's all, of the others the ends."""
+    for row in rows if policy == "threshold" else (rows[0], rows[-1]):
+        below = policy != "threshold"
+        axes.annotate(
+            f"{row['rule'][policy]:g}",
+            (row["tokens_per_pass"], 100 * row["accuracy"]),
+            xytext=(0, -12) if below else (4, 5),
+            textcoords="offset points",
+            ha="center" if below else "left",
+            fontsize=8,
+            color=LOOKS[policy][0],
+            annotation_clip=True,
+        )

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from plotting import (
     BLACK,
     BLUE,
@@ -42,7 +41,7 @@ Row = dict[str, Any]
 
 def figures(report: dict[str, Any]) -> dict[str, Callable[[Path], None]]:
     """Return what draws each figure of the report into a file, by table."""
-    draw: dict[str, Callable[[list[Row]], Figure]] = {
+    draw: dict[str, Callable[[list[Row]], Any]] = {
         "1-2": _main,
         "3": partial(_long, key="shots", across="prompt tokens"),
         "4": partial(_long, key="new_tokens", across="new tokens"),
@@ -87,7 +86,7 @@ def accuracy_line(
     )
 
 
-def _main(rows: list[Row]) -> Figure:
+def _main(rows: list[Row]) -> Any:
     lengths = list(dict.fromkeys(row["new_tokens"] for row in rows))
     figure, axes = panels([f"{length} new tokens" for length in lengths], width=4.4, height=2.9)
     for one, length in zip(axes, lengths, strict=True):
@@ -117,7 +116,7 @@ def _main(rows: list[Row]) -> Figure:
     return figure
 
 
-def _long(rows: list[Row], *, key: str, across: str) -> Figure:
+def _long(rows: list[Row], *, key: str, across: str) -> Any:
     figure, (speed, cost, accuracy) = panels(["Speed", "Cost of a pass", "Accuracy"], width=3.5)
     values = list(dict.fromkeys(row[key] for row in rows))
     # Where a value lies: cells of fewer problems have other prompts, by a token or so.
@@ -149,7 +148,7 @@ def _across(rows: list[Row], key: str, value: float) -> float:
     return float(max(same, key=lambda row: int(row["answers"]))["prompt_tokens"])
 
 
-def _blocks(rows: list[Row]) -> Figure:
+def _blocks(rows: list[Row]) -> Any:
     figure, (accuracy, slow, fast) = panels(
         ["Accuracy", "Speed, one token per pass", "Speed, in parallel"], width=3.5
     )
@@ -191,7 +190,7 @@ def _blocks(rows: list[Row]) -> Figure:
     return figure
 
 
-def _policies(rows: list[Row]) -> Figure:
+def _policies(rows: list[Row]) -> Any:
     figure, (whole, end) = panels(["All of the axis", "Its right end"], width=5.2, height=3.9)
     of_policy = {
         policy: sorted(

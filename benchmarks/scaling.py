@@ -54,7 +54,7 @@ class Point:
     threads: int = THREADS[-1]
 
     def work(self, kind: str, wanted: float) -> Work:
-        """Return what a pass computes. wanted: rows per request whose logits a step asks for."""
+        """Return what a pass computes. wanted: rows per request that a step wants logits of."""
         refresh = kind == "refresh"
         return Work.of(
             self.shape,
@@ -134,32 +134,30 @@ def memory(point: Point) -> dict[str, int]:
     return dict(json.loads(done.stdout))
 
 
-def measure(points: Sequence[Point], repeat: int, name: str) -> list[dict[str, Any]]:
+def measure(points: Sequence[Point], repeat: int) -> list[dict[str, Any]]:
     """Time the points in turn, `repeat` times after a first that warms up; return medians."""
-    engines: dict[tuple[Path, int, int], Engine] = {}
-    for point in points:
-        key = (point.package, point.threads, point.batch)
-        if key not in engines:
-            engines[key] = Engine(point.package, threads=point.threads, max_batch=point.batch)
+    engines: dict[tuple[Path, int], Engine] = {}
     times: list[Times] = [{"step": [], "refresh": [], "wanted": []} for _ in points]
-    cached = [0] * len(points)
     for number in range(repeat + 1):
-        print(f"{name}: {number}/{repeat} repeats", file=sys.stderr, flush=True)
         for index, point in enumerate(points):
+            told = f"repeat {number}/{repeat}, point {index + 1}/{len(points)}"
+            print(told, file=sys.stderr, flush=True)
             if number == 0 and point.context > CONTEXTS[1]:
                 continue  # long passes are warm from their first rows on
-            found, cached[index] = decode(engines[point.package, point.threads, point.batch], point)
+            key = (point.package, point.threads)
+            if key not in engines:
+                engines[key] = Engine(point.package, threads=point.threads, max_batch=BATCHES[-1])
+            found, _ = decode(engines[key], point)
             if number > 0:
                 for kind, seconds in found.items():
                     times[index][kind] += seconds
     rows = []
-    for point, found, cache in zip(points, times, cached, strict=True):
+    for point, found in zip(points, times, strict=True):
         row: dict[str, Any] = {
             "context": point.context,
             "vocabulary": point.shape.vocabulary,
             "batch": point.batch,
             "threads": point.threads,
-            "cache_bytes": cache,
         }
         for kind in ("step", "refresh"):
             if found[kind]:
@@ -214,24 +212,24 @@ def run(folder: Path, repeat: int) -> dict[str, Any]:
     start = time.perf_counter()
     points = points_of(make_packages(folder, VOCABULARIES))
     exported = time.perf_counter() - start
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name, chosen in points.items():
-        found[name] = measure(chosen, repeat, name)
-    for name in ("context", "vocabulary"):
-        for point, row in zip(points[name], found[name], strict=True):
-            print(f"memory: {name} {row[name]}", file=sys.stderr, flush=True)
-            row |= memory(point) | {"weight_bytes": 4 * point.shape.parameters}
-    works, measured, told = [], [], []
-    for name, chosen in points.items():
-        for point, row in zip(chosen, found[name], strict=True):
-            for kind in ("step", "refresh"):
-                if f"{kind}_ms" in row and point.threads == THREADS[-1]:
-                    works.append(point.work(kind, row["wanted_rows"]))
-                    measured.append(row[f"{kind}_ms"])
-                    told.append((row, f"{kind}_predicted_ms"))
+    different = list(dict.fromkeys(point for chosen in points.values() for point in chosen))
+    rows = dict(zip(different, measure(different, repeat), strict=True))
+    for point in dict.fromkeys(points["context"] + points["vocabulary"]):
+        words = f"context {point.context}, vocabulary {point.shape.vocabulary}"
+        print(f"memory: {words}", file=sys.stderr, flush=True)
+        rows[point] |= memory(point) | {"weight_bytes": 4 * point.shape.parameters}
+    fitted = [
+        (point, kind)
+        for point, row in rows.items()
+        for kind in ("step", "refresh")
+        if f"{kind}_ms" in row and point.threads == THREADS[-1]
+    ]
+    works = [point.work(kind, rows[point]["wanted_rows"]) for point, kind in fitted]
+    measured = [rows[point][f"{kind}_ms"] for point, kind in fitted]
     model = fit(works, measured)
-    for (row, key), work in zip(told, works, strict=True):
-        row[key] = model.predict(work)
+    for (point, kind), work in zip(fitted, works, strict=True):
+        rows[point][f"{kind}_predicted_ms"] = model.predict(work)
+    found = {name: [rows[point] for point in chosen] for name, chosen in points.items()}
     step = {row["context"]: row["step_ms"] for row in found["context"]}
     ratios = {
         "step at context 2048 over 256": step[2048] / step[256],

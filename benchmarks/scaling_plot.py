@@ -132,4 +132,4 @@ def _threads(axes: Any, rows: list[Row]) -> None:
     axes.set_xticks(places, [f"{context}" for context in contexts])
     axes.grid(visible=False, axis="x")
     axes.set_ylim(0, 1.15 * most)
-    label(axes, "context in tokens", f"{fewest} thread's time over {most} threads'")
+    label(axes, "context in tokens", f"speed-up of {most} threads over {fewest}")

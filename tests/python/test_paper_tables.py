@@ -1,4 +1,4 @@
-"""The benchmarks of the paper's tables and of scaling: small cells, rendering, the fit."""
+"""The benchmark of the paper's tables: small cells, and what is made of them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ from fastdllm.problems import read_problems
 
 from conftest import ROOT, PackageOf
 
-pytest.importorskip("safetensors.torch", reason="synthetic.py writes checkpoints with it")
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import cost_model
 import paper_cells
 import paper_text
 from paper_cells import Cell, Counts
-from synthetic import SHAPES
 
 PROBLEMS = ROOT / "benchmarks" / "tiny_math" / "checkpoint" / "problems.jsonl"
 
@@ -184,41 +181,3 @@ def test_a_figure_of_the_same_numbers_is_the_same_file(
         figures(made_up_report | {"tables": {"1-2": made_up("1-2")}})["1-2"](tmp_path / name)
 
     assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "second.svg").read_bytes()
-
-
-def works() -> list[cost_model.Work]:
-    shape = SHAPES["100m"]
-    return [
-        cost_model.Work.of(
-            replace(shape, vocabulary=vocabulary), rows=rows, keys=keys, wanted=wanted, batch=batch
-        )
-        for vocabulary in (32000, 126464)
-        for rows, keys, wanted, batch in (
-            (32, 288, 26.0, 1),
-            (32, 4128, 26.0, 1),
-            (32, 288, 20.0, 8),
-            (288, 288, 32.0, 1),
-            (4128, 4128, 32.0, 1),
-        )
-    ]
-
-
-def test_the_fit_finds_the_constants_that_made_the_times() -> None:
-    true = cost_model.Model(fixed=1.5, products=6.0, weights=40.0, attention=9.0, cache=120.0)
-
-    found = cost_model.fit(works(), [true.predict(work) for work in works()])
-
-    for name, value in vars(true).items():
-        assert getattr(found, name) == pytest.approx(value, rel=1e-6)
-    told = found.to_dict(works(), [true.predict(work) for work in works()])
-    assert told["largest_error"] < 1e-6
-    assert told["per_second"]["products"] == pytest.approx(1e3 / 6.0)
-
-
-def test_no_fitted_constant_is_below_zero() -> None:
-    true = cost_model.Model(fixed=-3.0, products=6.0, weights=40.0, attention=9.0, cache=0.0)
-
-    found = cost_model.fit(works(), [true.predict(work) for work in works()])
-
-    assert min(vars(found).values()) >= 0
-    assert found.products == pytest.approx(6.0, rel=0.2)

@@ -55,6 +55,21 @@ SHAPES = {
 }
 
 
+def shape_of(checkpoint: Path) -> Shape:
+    """Read the sizes of a LLaDA checkpoint, which has as many K/V heads as heads."""
+    config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text("utf-8"))
+    if config.get("n_kv_heads") not in (None, config["n_heads"]):
+        raise ValueError(f"{checkpoint}: grouped heads; expected as many K/V heads as heads")
+    return Shape(
+        layers=config["n_layers"],
+        heads=config["n_heads"],
+        mlp=config["mlp_hidden_size"],
+        vocabulary=config.get("embedding_size") or config["vocab_size"],
+        head_dim=config["d_model"] // config["n_heads"],
+        longest=config["max_sequence_length"],
+    )
+
+
 def config_of(shape: Shape) -> dict[str, Any]:
     """Return the config.json of such a model."""
     return {

@@ -69,8 +69,9 @@ def _onnxruntime(
     for index, right in enumerate(rights):
         factor, product = f"factor.{index}", f"product.{index}"
         if fused:
-            attributes = {"domain": "com.microsoft", "transB": 1}
-            node = helper.make_node("FusedMatMul", ["left", factor], [product], **attributes)
+            node = helper.make_node(
+                "FusedMatMul", ["left", factor], [product], domain="com.microsoft", transB=1
+            )
         else:
             node = helper.make_node("MatMul", ["left", factor], [product])
         nodes.append(node)

@@ -69,7 +69,7 @@ def package_of(options: argparse.Namespace, say: Say) -> Path:
 def weight_bytes(package: Path) -> int:
     """Bytes of the weights that a pass reads: all but the embedding, of which it takes rows."""
     model = read_metadata(package)["model"]
-    embedding = 2 * model["vocab_size"] * model["hidden_size"]
+    embedding: int = 2 * model["vocab_size"] * model["hidden_size"]
     return (package / "model.onnx.data").stat().st_size - embedding
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from synthetic import Shape
 
 BLOCK = 32
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +34,11 @@ class Pass:
         """Rows of K and V handed back."""
         return 0 if self.cached else self.rows - BLOCK
 
-    def feeds(self, shape: Shape, dtype: type = np.float32) -> dict[str, NDArray[Any]]:
+    def feeds(self, shape: Shape, dtype: type = np.float32) -> Arrays:
         """Make the graph's inputs, the same every time."""
         generator = np.random.default_rng(0)
         rows = (1, shape.heads, self.cached, shape.head_dim)
-        past = {
+        past: Arrays = {
             f"past_key_values.{layer}.{part}": generator.standard_normal(rows).astype(dtype)
             for layer in range(shape.layers)
             for part in ("key", "value")
@@ -50,14 +51,15 @@ class Pass:
             "present_length": np.array([self.present]),
         }
 
-    def outputs(self, shape: Shape, dtype: type = np.float32) -> dict[str, NDArray[Any]]:
+    def outputs(self, shape: Shape, dtype: type = np.float32) -> Arrays:
         """Make room for what the runtime asks of a pass: tokens, complements, kept K and V."""
         kept = (1, shape.heads, self.present, shape.head_dim)
         layers = range(shape.layers if self.present else 0)
-        return {
+        predicted: Arrays = {
             "token_ids": np.empty((1, self.wanted), np.int64),
             "complement": np.empty((1, self.wanted), np.float32),
-        } | {
+        }
+        return predicted | {
             f"present.{layer}.{part}": np.empty(kept, dtype)
             for layer in layers
             for part in ("key", "value")

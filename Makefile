@@ -14,7 +14,11 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
            CMakeLists.txt pyproject.toml
 
 .PHONY: dist test-all test-sanitize-thread test-clang system-clang test-fuzz system-fuzz
+<<<<<<< HEAD
 .PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types bench bench-short format system clean
+=======
+.PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types bench bench-gpu format system clean
+>>>>>>> 92b4dffb66268518d69a80996c1c1a33d79aaeac
 .PHONY: test-aarch64 system-aarch64 wheels test-wheels test-scale system-browser
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
@@ -175,6 +179,11 @@ bench: $(STAMP)
 
 bench-short: $(STAMP)
 	$(BIN)/python benchmarks/bench.py --group short --repeat 2
+
+# Needs a GPU; a model of LLaDA-8B's sizes takes 16 GB of it. GPU_MODEL=350m or 100m is smaller.
+GPU_MODEL ?= 8b
+bench-gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py --model $(GPU_MODEL) --opset $(GPU_OPSET) --folder packages --output benchmarks/results/gpu.json
 
 # --- 64-bit ARM: a cross build, its tests under qemu-user; wheels ----------------------------------
 ORT_VERSION = $$($(BIN)/python -c 'from importlib.metadata import version; print(version("onnxruntime"))')

@@ -20,32 +20,13 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
+from passes import REFRESH, STEP
 from synthetic import SHAPES, write_checkpoint
 
 from fastdllm.export import export_package
 from fastdllm.export.precision import PRECISIONS
 
 SHAPE = SHAPES["100m"]
-PASSES = {"step": (32, 256), "refresh": (288, 0)}  # rows fed, rows cached
-BLOCK = 32
-
-
-def feeds(rows: int, cached: int, dtype: type) -> dict[str, NDArray[Any]]:
-    generator = np.random.default_rng(0)
-    shape = (1, SHAPE.heads, cached, SHAPE.head_dim)
-    past = {
-        f"past_key_values.{layer}.{part}": generator.standard_normal(shape).astype(dtype)
-        for layer in range(SHAPE.layers)
-        for part in ("key", "value")
-    }
-    return past | {
-        "input_ids": generator.integers(0, SHAPE.vocabulary, (1, rows)),
-        "position_ids": np.arange(cached, cached + rows)[None],
-        "attention_mask": np.ones((1, 1, 1, cached + rows), dtype=bool),
-        "logit_indices": np.arange(rows - BLOCK, rows)[None],
-        "present_length": np.array([0 if cached else rows - BLOCK]),
-    }
 
 
 def measure(packages: dict[str, Path], threads: int, repeat: int) -> dict[str, dict[str, float]]:
@@ -60,21 +41,18 @@ def measure(packages: dict[str, Path], threads: int, repeat: int) -> dict[str, d
         for name, package in packages.items()
     }
     found: dict[str, dict[str, float]] = {name: {} for name in packages}
-    for kind, (rows, cached) in PASSES.items():
-        outputs = ["token_ids", "confidence", "complement"]
-        if not cached:
-            layers = range(SHAPE.layers)
-            outputs += [f"present.{i}.{part}" for i in layers for part in ("key", "value")]
+    for one in (STEP, REFRESH):
+        outputs = list(one.outputs(SHAPE))
         times: dict[str, list[float]] = {name: [] for name in packages}
         for _ in range(repeat + 1):
             for name, session in sessions.items():
                 half = PRECISIONS[name].cache_type == "float16"
-                feed = feeds(rows, cached, np.float16 if half else np.float32)
+                feed = one.feeds(SHAPE, np.float16 if half else np.float32)
                 start = time.perf_counter()
                 session.run(outputs, feed)
                 times[name].append(1e3 * (time.perf_counter() - start))
         for name, milliseconds in times.items():
-            found[name][kind] = statistics.median(milliseconds[1:])  # the first warms up
+            found[name][one.kind] = statistics.median(milliseconds[1:])  # the first warms up
     return found
 
 

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
-from fastdllm.export.adapters import adapter_for
-from fastdllm.export.twin import RandomWeights
+SHARD_BYTES = 1_000_000_000  # a larger checkpoint is written in several files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +52,21 @@ SHAPES = {
 }
 
 
+def shape_of(checkpoint: Path) -> Shape:
+    """Read the sizes of a LLaDA checkpoint, which has as many K/V heads as heads."""
+    config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text("utf-8"))
+    if config.get("n_kv_heads") not in (None, config["n_heads"]):
+        raise ValueError(f"{checkpoint}: grouped heads; expected as many K/V heads as heads")
+    return Shape(
+        layers=config["n_layers"],
+        heads=config["n_heads"],
+        mlp=config["mlp_hidden_size"],
+        vocabulary=config.get("embedding_size") or config["vocab_size"],
+        head_dim=config["d_model"] // config["n_heads"],
+        longest=config["max_sequence_length"],
+    )
+
+
 def config_of(shape: Shape) -> dict[str, Any]:
     """Return the config.json of such a model."""
     return {
@@ -78,14 +90,46 @@ def config_of(shape: Shape) -> dict[str, Any]:
 
 
 def write_checkpoint(folder: Path, shape: Shape) -> Path:
-    """Write config.json and model.safetensors (bfloat16) into a new folder; return it."""
+    """Write config.json and weights (bfloat16) into a new folder, a gigabyte at a time; return it.
+
+    Up to a gigabyte is one model.safetensors, more are shards and their index.
+    """
+    from safetensors.torch import save_file
+
+    from fastdllm.export.adapters import adapter_for
+    from fastdllm.export.twin import RandomWeights
+
     folder.mkdir(parents=True)
     config = config_of(shape)
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     adapter = adapter_for(config)
     spec = adapter.spec(config)
     random = RandomWeights(spec)
-    names = adapter.tensor_names(spec)
-    tensors = {str(theirs): random(ours).bfloat16() for ours, theirs in names.items()}
-    save_file(tensors, folder / "model.safetensors")
+    shards: list[list[str]] = []
+    tensors: dict[str, Any] = {}
+
+    def flush() -> None:
+        shards.append(list(tensors))
+        save_file(tensors, folder / f"{len(shards)}.safetensors")
+        tensors.clear()
+
+    for ours, theirs in adapter.tensor_names(spec).items():
+        tensor = random(ours).bfloat16()
+        if (
+            tensors
+            and sum(other.nbytes for other in tensors.values()) + tensor.nbytes > SHARD_BYTES
+        ):
+            flush()
+        tensors[str(theirs)] = tensor
+    flush()
+    if len(shards) == 1:
+        (folder / "1.safetensors").rename(folder / "model.safetensors")
+    else:
+        files = {
+            name: f"{number}.safetensors"
+            for number, names in enumerate(shards, 1)
+            for name in names
+        }
+        index = json.dumps({"weight_map": files})
+        (folder / "model.safetensors.index.json").write_text(index, "utf-8")
     return folder

@@ -1,96 +1,88 @@
-"""Draws a report of bench.py: tokens/s of every contender, a group of bars per scenario."""
+"""Draws a report of bench.py: tokens/s of every contender, a row per scenario."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from bench_report import ratio
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from readme import NAMES, what
 
 from fastdllm.output import write_whole
 
 TEXT, QUIET = "#1a1e26", "#535c6b"
-# Told apart by colour-blind eyes too (Okabe and Ito): blues are fastdllm's, the others torch's.
-COLOURS = {
-    "fastdllm": "#0072b2",
-    "fastdllm_int8": "#56b4e9",
-    "fastdllm_int4": "#56b4e9",
-    "fastdllm_bf16": "#9ad1f0",
-    "fastdllm_fp16": "#9ad1f0",
-    "fastdllm_naive": "#8c96a5",
-    "torch_eager": "#d55e00",
-    "torch_compile": "#e69f00",
-    "torch_naive": "#cc79a7",
+# Told apart by colour-blind eyes (Okabe and Ito), and by shape: round is fastdllm.
+LOOKS = {
+    "fastdllm": ("#0072b2", "o"),
+    "fastdllm_int8": ("#56b4e9", "o"),
+    "fastdllm_int4": ("#009e73", "o"),
+    "fastdllm_bf16": ("#f0e442", "o"),
+    "fastdllm_fp16": ("#ffffff", "o"),
+    "fastdllm_naive": ("#999999", "o"),
+    "torch_eager": ("#d55e00", "s"),
+    "torch_compile": ("#e69f00", "D"),
+    "torch_naive": ("#cc79a7", "v"),
 }
-BAR, GAP = 0.24, 0.36  # inches: a bar, and what parts two scenarios
+ROW = 0.34  # inches
+LEFT, RIGHT = 0.42, 0.79  # the frame; right of it are the ratios
+COLUMNS = {"torch_eager": "torch", "torch_compile": "compiled", "torch_naive": "naive"}
+COLUMN = 0.065  # of the width
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
     """Write the picture as the suffix of path says: .svg or .png."""
     scenarios = report["scenarios"]
-    bars = sum(len(one["contenders"]) for one in scenarios)
-    top, bottom = 0.62, 0.55
-    height = top + bottom + BAR * bars + GAP * len(scenarios)
-    figure = Figure(figsize=(9, height), dpi=150, facecolor="white")
-    axes = figure.add_axes((0.40, bottom / height, 0.57, 1 - (top + bottom) / height))
-    place, ticks, names = 0.0, [], []
-    speeds = [one["tokens_per_second"] for scenario in scenarios for one in scenario["contenders"]]
-    left = 10 ** _exponent_below(min(speeds))
-    for scenario in scenarios:
-        axes.annotate(
-            what(scenario["config"]),
-            (0, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(-8, 1),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontsize=8.5,
-            fontweight="bold",
-            color=TEXT,
-        )
-        over = {one["over"]: one["tokens_per_second"] for one in scenario["ratios"]}
-        place += GAP / 2 + BAR / 2
-        for one in scenario["contenders"]:
-            _bar(axes, one, place, left, over.get(one["name"]))
-            ticks.append(place)
-            names.append(NAMES.get(one["name"], one["name"]))
-            place += BAR
-        place += GAP / 2 - BAR / 2 + 0.06
-    axes.set_ylim(place - GAP / 2, -GAP / 2)
+    names = [
+        name
+        for name in LOOKS
+        if any(one["name"] == name for row in scenarios for one in row["contenders"])
+    ]
+    top, bottom = 1.15, 0.5
+    height = top + bottom + ROW * len(scenarios)
+    figure = Figure(figsize=(10, height), dpi=150, facecolor="white")
+    axes = figure.add_axes((LEFT, bottom / height, RIGHT - LEFT, 1 - (top + bottom) / height))
+    for place, scenario in enumerate(scenarios):
+        _row(axes, scenario, place)
+        _ratios(figure, scenario, 1 - (top + (place + 0.5) * ROW) / height)
+    axes.set_ylim(len(scenarios) - 0.5, -0.5)
     axes.set_xscale("log")
-    axes.set_xlim(left, max(speeds) * 6)  # room for the labels
-    axes.set_yticks(ticks, names)
-    axes.tick_params(axis="y", length=0, labelsize=8.5, labelcolor=QUIET)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_yticks(range(len(scenarios)), [what(one["config"]) for one in scenarios])
+    axes.tick_params(axis="y", length=0, labelsize=8.5, labelcolor=TEXT)
     axes.tick_params(axis="x", labelsize=8.5, labelcolor=QUIET, which="both", color=QUIET)
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.set_xlabel("new tokens per second (logarithmic)", fontsize=9, color=TEXT)
+    axes.set_xlabel("new tokens per second", fontsize=9, color=TEXT)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(QUIET)
-    figure.text(
-        0.02,
-        1 - 0.1 / height,
-        "fastdllm against torch loops of the same method",
-        fontsize=11,
-        fontweight="bold",
-        va="top",
-        color=TEXT,
-    )
-    figure.text(
-        0.02,
-        1 - 0.34 / height,
-        f"median of {report['repeat']} turns, dots are single ones; in brackets: how many times"
-        f" faster the first bar is. {report['machine']['cores']} cores,"
-        f" {report['machine']['processor']}",
+    note = f"{report['machine']['cores']} cores, {report['machine']['processor']}"
+    turns = f"median of {report['repeat']} turns; grey dots are single ones. "
+    title = "fastdllm against torch loops of the same method"
+    _say(figure, 0.02, 1 - 0.1 / height, title, colour=TEXT, fontsize=11, fontweight="bold")
+    _say(figure, 0.02, 1 - 0.36 / height, (turns if report["repeat"] > 1 else "") + note)
+    _say(figure, RIGHT + 0.02, 1 - (top - 0.44) / height, "times the tokens/s of")
+    for number, name in enumerate(COLUMNS.values()):
+        _say(figure, RIGHT + 0.02 + COLUMN * number, 1 - (top - 0.22) / height, name)
+    marks = [axes.plot([], [], **_look(name))[0] for name in names]
+    axes.legend(
+        marks,
+        [NAMES.get(name, name) for name in names],
+        loc="lower left",
+        bbox_to_anchor=(0.02, 1 - (top - 0.1) / height),
+        bbox_transform=figure.transFigure,
+        ncols=4,
+        frameon=False,
         fontsize=8.5,
-        va="top",
-        color=QUIET,
-        parse_math=False,
+        labelcolor=TEXT,
+        borderaxespad=0,
+        handletextpad=0.2,
+        columnspacing=1.4,
     )
     if path.suffix.lower() == ".svg":
         svg: Any = FigureCanvasSVG(figure)
@@ -100,27 +92,36 @@ def draw(report: dict[str, Any], path: Path) -> None:
         write_whole(path, lambda beside: png.print_png(beside, metadata={"Software": None}))
 
 
-def _bar(axes: Any, one: dict[str, Any], place: float, left: float, over: float | None) -> None:
-    speed = one["tokens_per_second"]
-    axes.barh(place, speed - left, left=left, height=BAR * 0.8, color=COLOURS[one["name"]])
-    every = [run["tokens_per_second"] for run in one["repeats"]]
-    axes.plot(every, [place] * len(every), ".", color=TEXT, markersize=3, zorder=3)
-    times = "" if over is None else f"  ({over:.2g}x)" if over < 10 else f"  ({over:.0f}x)"
-    axes.annotate(
-        f"{speed:.3g}{times}" if speed < 100 else f"{speed:.0f}{times}",
-        (max(speed, *every), place),
-        xytext=(6, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8.5,
-        color=TEXT,
-    )
+def _look(name: str) -> dict[str, Any]:
+    colour, marker = LOOKS[name]
+    edge = {"markeredgecolor": TEXT, "markeredgewidth": 0.6}
+    return {"color": colour, "marker": marker, "markersize": 7, "linestyle": ""} | edge
 
 
-def _exponent_below(value: float) -> int:
-    exponent = 0
-    while 10**exponent > value:
-        exponent -= 1
-    while 10 ** (exponent + 1) <= value:
-        exponent += 1
-    return exponent
+def _row(axes: Any, scenario: dict[str, Any], place: int) -> None:
+    """Draw a scenario: a line from the slowest to the fastest, a mark each, and ratios."""
+    every = {one["name"]: one for one in scenario["contenders"]}
+    speeds = [one["tokens_per_second"] for one in every.values()]
+    axes.plot([min(speeds), max(speeds)], [place, place], color="#c9ced6", linewidth=2, zorder=1)
+    for name, one in every.items():
+        turns = [run["tokens_per_second"] for run in one["repeats"]]
+        axes.plot(turns, [place] * len(turns), ".", color="#7d8592", markersize=4, zorder=2)
+        axes.plot(one["tokens_per_second"], place, zorder=3, **_look(name))
+
+
+def _ratios(figure: Figure, scenario: dict[str, Any], y: float) -> None:
+    """List how many times the first contender's tokens/s are torch's."""
+    every = {one["name"]: one for one in scenario["contenders"]}
+    first = next(iter(every.values()))
+    for number, name in enumerate(COLUMNS):
+        if name in every:
+            times = ratio(first, every[name], "tokens_per_second")
+            text = f"{times:.1f}" if times < 10 else f"{times:.0f}"
+            _say(figure, RIGHT + 0.02 + COLUMN * number, y, text, colour=TEXT, va="center")
+
+
+def _say(
+    figure: Figure, x: float, y: float, text: str, *, colour: str = QUIET, **looks: Any
+) -> None:
+    looks = {"fontsize": 8.5, "va": "top", "parse_math": False} | looks
+    figure.text(x, y, text, color=colour, **looks)

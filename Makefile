@@ -14,11 +14,8 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
            CMakeLists.txt pyproject.toml
 
 .PHONY: dist test-all test-sanitize-thread test-clang system-clang test-fuzz system-fuzz
-<<<<<<< HEAD
-.PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types bench bench-short format system clean
-=======
-.PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types bench bench-gpu format system clean
->>>>>>> 92b4dffb66268518d69a80996c1c1a33d79aaeac
+.PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types format system clean
+.PHONY: bench bench-short bench-gpu
 .PHONY: test-aarch64 system-aarch64 wheels test-wheels test-scale system-browser
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl

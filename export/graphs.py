@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastdllm.export.adapters import ModelSpec, MoeSpec
 
+CONTRIB = "com.microsoft"  # ONNX Runtime's own operators
 MIXTURE = "fastdllm.mixture"  # domain of the node that stands for a mixture's experts in a trace
 TOP = 3  # best candidates looked at: the two best tokens, and the mask token that may be among them
 
@@ -48,13 +49,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, opset: int) -> Tensor:
 
     One operator where the opset has it.
     """
-    rotated = 2 * cos.shape[-1]
     if opset >= 23:
-        partial = rotated if rotated < x.shape[-1] else 0
-        turned: Tensor = torch.onnx.ops.rotary_embedding(
-            x.float(), cos, sin, rotary_embedding_dim=partial, num_heads=x.shape[1]
-        )
-        return turned.to(x.dtype)
+        return rotate_heads(x, cos, sin, heads=x.shape[1], head_dim=x.shape[-1])
+    rotated = 2 * cos.shape[-1]
     wide = x.float()
     first, second = wide[..., :rotated].chunk(2, dim=-1)
     cos, sin = cos[:, None], sin[:, None]
@@ -62,6 +59,19 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, opset: int) -> Tensor:
     if rotated < x.shape[-1]:
         parts.append(wide[..., rotated:])
     return torch.cat(parts, dim=-1).to(x.dtype)
+
+
+def rotate_heads(x: Tensor, cos: Tensor, sin: Tensor, *, heads: int, head_dim: int) -> Tensor:
+    """Do the same by the operator of opset 23, which also takes heads side by side [B,T,H*D]."""
+    rotated = 2 * cos.shape[-1]
+    turned: Tensor = torch.onnx.ops.rotary_embedding(
+        x.float(),
+        cos,
+        sin,
+        rotary_embedding_dim=rotated if rotated < head_dim else 0,
+        num_heads=heads,
+    )
+    return turned.to(x.dtype)
 
 
 class SwiGlu(nn.Module):
@@ -151,7 +161,13 @@ class Experts(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention over cached and fresh rows, then the MLP."""
+    """Attention over cached and fresh rows, then the MLP.
+
+    joined: while the model is traced for ONNX Runtime, attention is its one operator, which takes
+    heads side by side and the cache as it lies; `mask` is then what is added to the scores, f32.
+    """
+
+    joined = False
 
     def __init__(self, spec: ModelSpec, opset: int, index: int) -> None:
         super().__init__()
@@ -191,31 +207,70 @@ class Layer(nn.Module):
         mask: bool [B,1,T,S]. wanted: i64 [B,N], the rows whose output is asked for. Every row gives
         K and V; the others stop there (the last layer: nothing but the head reads its output).
         """
-        spec = self.spec
         a = self.attention_norm(x)
-        k = self._heads(self.key(a), spec.num_kv_heads)
-        v = self._heads(self.value(a), spec.num_kv_heads)
-        cos, sin = rotation
-        q_rotation = rotation
+        q_rotation, some = rotation, a
         if wanted is not None:
-            x, a = take_rows(x, wanted), take_rows(a, wanted)
-            q_rotation = (take_rows(cos, wanted), take_rows(sin, wanted))
+            x, some = take_rows(x, wanted), take_rows(a, wanted)
+            q_rotation = (take_rows(rotation[0], wanted), take_rows(rotation[1], wanted))
             mask = take_rows(mask[:, 0], wanted)[:, None]
-        q = self._heads(self.query(a), spec.num_heads)
+        attend = self._attend_joined if self.joined else self._attend
+        q, k, v = self.query(some), self.key(a), self.value(a)
+        attended, k, v = attend(q, k, v, q_rotation, rotation, mask, past)
+        x = x + self.output(attended)
+        return x + self.mlp(self.mlp_norm(x)), k, v
+
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        q_rotation: tuple[Tensor, Tensor],
+        rotation: tuple[Tensor, Tensor],
+        mask: Tensor,
+        past: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Attend with q [B,N,heads*D] to the past and k, v [B,T,H*D]; also return all K and V."""
+        spec = self.spec
+        q = self._heads(q, spec.num_heads)
+        k, v = self._heads(k, spec.num_kv_heads), self._heads(v, spec.num_kv_heads)
         if spec.qk_norm:
             q, k = self.query_norm(q), self.key_norm(k)
         q = rotate(q, *q_rotation, opset=self.opset)
         k = rotate(k, *rotation, opset=self.opset)
         k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        attended = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            enable_gqa=spec.num_heads != spec.num_kv_heads,
+        grouped = spec.num_heads != spec.num_kv_heads
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+        return y.transpose(1, 2).flatten(2), k, v
+
+    def _attend_joined(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        q_rotation: tuple[Tensor, Tensor],
+        rotation: tuple[Tensor, Tensor],
+        bias: Tensor,
+        past: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Do the same by ONNX Runtime's operator; bias f32 [B,1,N,S]. Only to be traced."""
+        spec = self.spec
+        if spec.qk_norm:
+            heads = (spec.num_heads, spec.head_dim)
+            q = self.query_norm(q.unflatten(-1, heads)).flatten(-2)
+            k = self.key_norm(k.unflatten(-1, heads)).flatten(-2)
+        sizes = {"heads": spec.num_heads, "head_dim": spec.head_dim}
+        q = rotate_heads(q, *q_rotation, **sizes)
+        k = rotate_heads(k, *rotation, **sizes)
+        rows = (*past[0].shape[:2], bias.shape[-1], past[0].shape[3])
+        y, k, v = torch.onnx.ops.symbolic_multi_out(
+            f"{CONTRIB}::MultiHeadAttention",
+            [q, k, v, None, None, bias, *past],
+            {"num_heads": spec.num_heads, "scale": spec.head_dim**-0.5},
+            dtypes=[q.dtype] * 3,
+            shapes=[q.shape, rows, rows],
+            version=1,
         )
-        x = x + self.output(attended.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.mlp_norm(x)), k, v
+        return y, k, v
 
 
 class Transformer(nn.Module):
@@ -257,6 +312,8 @@ class Transformer(nn.Module):
         rotation = (angles.cos(), angles.sin())
         present: list[Tensor] = []
         last = self.spec.num_layers - 1
+        if self.layers[0].joined:
+            attention_mask = torch.where(attention_mask, 0.0, torch.finfo(torch.float32).min)
         for index, (layer, cached) in enumerate(zip(self.layers, past, strict=True)):
             wanted = logit_indices if index == last else None
             x, k, v = layer(x, rotation, attention_mask, cached, wanted)
@@ -279,11 +336,11 @@ class Transformer(nn.Module):
         best = torch.where(first, ids[..., 1], ids[..., 0])
         best_value = torch.where(first, values[..., 1], values[..., 0])
         second_value = torch.where(first | is_mask[..., 1], values[..., 2], values[..., 1])
-        shifted = logits - values[..., :1]
+        # A power of 0 in the best one's place, while nothing else reads the numbers: then no copy.
+        shifted = (logits - values[..., :1]).scatter(-1, ids[..., :1], -1e4)
         powers = shifted.exp()
-        top = ids[..., :1]
-        rest = powers.scatter(-1, top, 0.0).sum(dim=-1)
-        total = powers.gather(-1, top)[..., 0] + rest  # 1 + rest, or NaN for an infinite logit
+        rest = powers.sum(dim=-1)
+        total = (values[..., 0] - values[..., 0]).exp() + rest  # NaN for an infinite logit
         confidence = (best_value - values[..., 0]).exp() / total
         second_confidence = (second_value - values[..., 0]).exp() / total
         entropy = total.log() - (powers * shifted).sum(dim=-1) / total

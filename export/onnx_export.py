@@ -16,6 +16,13 @@ from fastdllm.export.adapters import ModelSpec
 from fastdllm.export.errors import ExportError
 from fastdllm.export.experts import expand_experts, experts_apart
 from fastdllm.export.graphs import Transformer, rope_frequencies
+from fastdllm.export.joined import (
+    attend_by_tiles,
+    attention_joined,
+    can_join,
+    drop_unused,
+    join_norms,
+)
 
 OPSETS = (23, 20)
 HEADS = ("token_ids", "confidence", "complement", "second_confidence", "entropy", "logits")
@@ -79,7 +86,10 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
         "past": [({0: free, 2: free}, {0: free, 2: free}) for _ in range(spec.num_layers)],
     }
     names = ["input_ids", "position_ids", "attention_mask", "logit_indices"]
-    with torch.no_grad(), experts_apart(model), _quiet() as noise:
+    join = can_join(spec, dtype, opset)
+    with torch.no_grad(), experts_apart(model), _quiet() as noise, contextlib.ExitStack() as stack:
+        if join:
+            stack.enter_context(attention_joined(model))
         try:
             program = torch.onnx.export(
                 model,
@@ -107,6 +117,10 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
     found = graph_model.opset_imports.get("")
     if found != opset:
         raise ExportError(f"torch {torch.__version__} exported opset {found}; expected {opset}")
+    if join:
+        join_norms(graph_model)
+        attend_by_tiles(graph_model)
+        drop_unused(graph_model)
     expand_experts(graph_model, "dense" if dtype == torch.float16 else "dispatch")
     cut_present(graph_model, spec)
     widen_mask(graph_model)

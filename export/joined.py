@@ -1,0 +1,155 @@
+"""The graph's form for ONNX Runtime's CPU kernels: fewer, larger operators, some of them its own.
+
+Attention is MultiHeadAttention of com.microsoft, which takes heads side by side and appends to the
+cache itself, or goes tile by tile; a sum and the norm behind it are one operator. What is computed
+is the same. Graphs for other runtimes (fp16, opset 20) keep to standard operators.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from fastdllm.export.adapters import ModelSpec
+from fastdllm.export.graphs import CONTRIB, Transformer
+
+
+def can_join(spec: ModelSpec, dtype: torch.dtype, opset: int) -> bool:
+    """Say whether a graph may have this form: its operator shares no K/V heads among heads."""
+    return dtype == torch.float32 and opset >= 23 and spec.num_heads == spec.num_kv_heads
+
+
+@contextlib.contextmanager
+def attention_joined(model: Transformer) -> Iterator[None]:
+    """Let the layers' attention be ONNX Runtime's operator while they are traced."""
+    for layer in model.layers:
+        layer.joined = True
+    try:
+        yield
+    finally:
+        for layer in model.layers:
+            layer.joined = False
+
+
+def join_norms(model: ir.Model) -> None:
+    """Add and normalize in one operator of ONNX Runtime where a norm's input is a sum of two."""
+    graph = model.graph
+    for norm in [node for node in graph if node.op_type == "RMSNormalization"]:
+        source, weight = norm.inputs
+        add = source.producer() if source is not None else None
+        if source is None or add is None or add.op_type != "Add":
+            continue
+        epsilon = norm.attributes["epsilon"]
+        node = ir.Node(
+            CONTRIB,
+            "SkipSimplifiedLayerNormalization",
+            [*add.inputs, weight],
+            [epsilon],
+            num_outputs=4,
+        )
+        normed, total = node.outputs[0], node.outputs[3]
+        for old, new in ((norm.outputs[0], normed), (source, total)):
+            new.name, new.type, new.shape = old.name, old.type, old.shape
+        graph.insert_before(norm, node)
+        ir.convenience.replace_all_uses_with(norm.outputs[0], normed)
+        ir.convenience.replace_all_uses_with(source, total)
+        graph.remove([norm, add])
+    graph.sort()
+
+
+def drop_unused(model: ir.Model) -> None:
+    """Drop initializers that no node reads any more: ONNX Runtime would warn of them."""
+    initializers = model.graph.initializers
+    for name in [name for name, value in initializers.items() if not value.uses()]:
+        del initializers[name]
+
+
+def attend_by_tiles(model: ir.Model) -> None:
+    """Where nothing is cached and nothing masked (a refresh), let attention go tile by tile.
+
+    ONNX Runtime does so when its operator is given neither a bias nor a cache. The scores of all
+    rows by all rows are never held then: for long contexts they are most of what a pass needs.
+    """
+    graph = model.graph
+    attentions = [node for node in graph if node.op_type == "MultiHeadAttention"]
+    tape = _Tape("tiles")
+    mask, past = graph.inputs[2], attentions[0].inputs[6]
+    seen = tape.node("Cast", [mask], {"to": int(ir.DataType.INT32)})
+    seen = tape.node("ReduceMin", [seen], {"keepdims": 0})
+    seen = tape.node("Cast", [seen], {"to": int(ir.DataType.BOOL)})
+    cached = tape.node("Shape", [past], {"start": 2, "end": 3})
+    none = tape.node("Equal", [cached, tape.integers([0])])
+    tiled = tape.node("And", [seen, tape.node("Squeeze", [none])])
+    graph.insert_before(graph[0], tape.nodes)
+    for index, node in enumerate(attentions):
+        choice = ir.Node(
+            "",
+            "If",
+            [tiled],
+            [
+                ir.AttrGraph("then_branch", _by_tiles(node, f"tiles.{index}")),
+                ir.AttrGraph("else_branch", _by_scores(node)),
+            ],
+            num_outputs=3,
+            name=f"attention.{index}",
+        )
+        for old, new in zip(node.outputs, choice.outputs, strict=True):
+            new.name, new.type, new.shape = old.name, old.type, old.shape
+            ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        graph.insert_before(node, choice)
+        graph.remove(node)
+
+
+def _by_tiles(node: ir.Node, name: str) -> ir.Graph:
+    """Give what an attention node does when nothing is cached; K and V are turned for the cache."""
+    q, k, v = node.inputs[:3]
+    tape = _Tape(name)
+    y = tape.node(node.op_type, [q, k, v], dict(node.attributes), CONTRIB)
+    shape = tape.integers([0, 0, node.attributes["num_heads"].as_int(), -1])
+    turned = [
+        tape.node("Transpose", [tape.node("Reshape", [x, shape])], {"perm": [0, 2, 1, 3]})
+        for x in (k, v)
+    ]
+    outputs = [y, *turned]
+    for old, new in zip(node.outputs, outputs, strict=True):
+        new.type = old.type
+    return ir.Graph([], outputs, nodes=tape.nodes, name=name)
+
+
+def _by_scores(node: ir.Node) -> ir.Graph:
+    """Give the node as it was traced."""
+    same = ir.Node(
+        CONTRIB, node.op_type, node.inputs, list(node.attributes.values()), num_outputs=3
+    )
+    for old, new in zip(node.outputs, same.outputs, strict=True):
+        new.name, new.type = f"{old.name}.scored", old.type
+    return ir.Graph([], list(same.outputs), nodes=[same], name=f"{node.name}.scored")
+
+
+class _Tape:
+    """Collects nodes of one output each, with names of their own."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes: list[ir.Node] = []
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        domain: str = "",
+    ) -> ir.Value:
+        """Add an operator; return its output."""
+        node = ir.node(op_type, inputs, attributes or {}, domain=domain)
+        node.name = node.outputs[0].name = f"{self.name}.{len(self.nodes)}"
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def integers(self, numbers: list[int]) -> ir.Value:
+        """Add a constant, i64 [len(numbers)]."""
+        return self.node("Constant", [], {"value_ints": numbers})

@@ -1,0 +1,86 @@
+"""The form that graphs take for ONNX Runtime's CPU kernels, and which graphs keep to the standard."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="exporting needs torch")
+
+import onnx_ir as ir
+import torch
+
+from fastdllm.export.adapters import adapter_for
+from fastdllm.export.graphs import Transformer
+from fastdllm.export.onnx_export import cache_names, trace
+
+from export_fixtures import SMALL
+
+
+def traced(dtype: torch.dtype = torch.float32, opset: int = 23, **changes: Any) -> ir.Model:
+    spec = adapter_for(SMALL).spec(SMALL | changes)
+    with torch.device("meta"):
+        model = Transformer(spec, opset).eval().requires_grad_(False)
+    return trace(model, dtype, opset)
+
+
+def operators(graph: ir.Graph) -> Counter[str]:
+    return Counter(f"{node.domain}:{node.op_type}" for node in graph)
+
+
+def test_attention_chooses_between_tiles_and_scores() -> None:
+    model = traced()
+
+    choices = [node for node in model.graph if node.op_type == "If"]
+    assert len(choices) == SMALL["n_layers"]
+    for choice in choices:
+        tiles = choice.attributes["then_branch"].as_graph()
+        scores = choice.attributes["else_branch"].as_graph()
+        (tiled,) = (node for node in tiles if node.op_type == "MultiHeadAttention")
+        (scored,) = (node for node in scores if node.op_type == "MultiHeadAttention")
+        assert len(tiled.inputs) == 3  # neither bias nor cache: else all scores would be held
+        assert [value is None for value in scored.inputs] == [False] * 3 + [True] * 2 + [False] * 3
+
+
+def test_sums_are_normalized_where_they_are_made() -> None:
+    found = operators(traced().graph)
+
+    assert found["com.microsoft:SkipSimplifiedLayerNormalization"] == 2 * SMALL["n_layers"]
+    assert found[":RMSNormalization"] == 1  # of the embedding
+
+
+@pytest.mark.parametrize(
+    ("dtype", "opset", "changes"),
+    [(torch.float16, 23, {}), (torch.float32, 20, {}), (torch.float32, 23, {"n_kv_heads": 2})],
+    ids=["fp16", "opset 20", "grouped heads"],
+)
+def test_other_graphs_keep_to_standard_operators(
+    dtype: torch.dtype, opset: int, changes: dict[str, Any]
+) -> None:
+    assert not [name for name in operators(traced(dtype, opset, **changes).graph) if name[0] != ":"]
+
+
+def test_the_contract_is_the_same_in_both_forms() -> None:
+    joined, standard = traced(), traced(n_kv_heads=2)
+
+    for one, other in ((joined.graph.inputs, standard.graph.inputs),):
+        assert [value.name for value in one] == [value.name for value in other]
+    names = [value.name for value in joined.graph.outputs]
+    assert names == [value.name for value in standard.graph.outputs]
+    assert names[-len(cache_names("present", 2)) :] == cache_names("present", 2)
+
+
+def test_no_initializer_is_left_that_nothing_reads() -> None:
+    assert not [name for name, value in traced().graph.initializers.items() if not value.uses()]
+
+
+def test_the_layers_are_as_before_after_a_trace() -> None:
+    spec = adapter_for(SMALL).spec(SMALL)
+    with torch.device("meta"):
+        model = Transformer(spec, 23).eval().requires_grad_(False)
+
+    trace(model, torch.float32, 23)
+
+    assert not any(layer.joined for layer in model.layers)

@@ -164,7 +164,7 @@ class Layer(nn.Module):
     """Attention over cached and fresh rows, then the MLP.
 
     joined: while the model is traced for ONNX Runtime, attention is its one operator, which takes
-    heads side by side and the cache as it lies; `mask` is then what is added to the scores, f32.
+    heads side by side and the cache as it lies (export/joined.py).
     """
 
     joined = False
@@ -249,10 +249,13 @@ class Layer(nn.Module):
         v: Tensor,
         q_rotation: tuple[Tensor, Tensor],
         rotation: tuple[Tensor, Tensor],
-        bias: Tensor,
+        mask: Tensor,
         past: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Do the same by ONNX Runtime's operator; bias f32 [B,1,N,S]. Only to be traced."""
+        """Do the same by ONNX Runtime's operator. Only to be traced.
+
+        It gets the mask where it wants what is added to the scores: attend_by_tiles() mends that.
+        """
         spec = self.spec
         if spec.qk_norm:
             heads = (spec.num_heads, spec.head_dim)
@@ -261,10 +264,10 @@ class Layer(nn.Module):
         sizes = {"heads": spec.num_heads, "head_dim": spec.head_dim}
         q = rotate_heads(q, *q_rotation, **sizes)
         k = rotate_heads(k, *rotation, **sizes)
-        rows = (*past[0].shape[:2], bias.shape[-1], past[0].shape[3])
+        rows = (*past[0].shape[:2], mask.shape[-1], past[0].shape[3])
         y, k, v = torch.onnx.ops.symbolic_multi_out(
             f"{CONTRIB}::MultiHeadAttention",
-            [q, k, v, None, None, bias, *past],
+            [q, k, v, None, None, mask, *past],
             {"num_heads": spec.num_heads, "scale": spec.head_dim**-0.5},
             dtypes=[q.dtype] * 3,
             shapes=[q.shape, rows, rows],
@@ -312,8 +315,6 @@ class Transformer(nn.Module):
         rotation = (angles.cos(), angles.sin())
         present: list[Tensor] = []
         last = self.spec.num_layers - 1
-        if self.layers[0].joined:
-            attention_mask = torch.where(attention_mask, 0.0, torch.finfo(torch.float32).min)
         for index, (layer, cached) in enumerate(zip(self.layers, past, strict=True)):
             wanted = logit_indices if index == last else None
             x, k, v = layer(x, rotation, attention_mask, cached, wanted)
@@ -340,7 +341,8 @@ class Transformer(nn.Module):
         shifted = (logits - values[..., :1]).scatter(-1, ids[..., :1], -1e4)
         powers = shifted.exp()
         rest = powers.sum(dim=-1)
-        total = (values[..., 0] - values[..., 0]).exp() + rest  # NaN for an infinite logit
+        best_power = (logits.gather(-1, ids[..., :1]) - values[..., :1]).exp()[..., 0]
+        total = best_power + rest  # 1 + rest, or NaN for an infinite logit
         confidence = (best_value - values[..., 0]).exp() / total
         second_confidence = (second_value - values[..., 0]).exp() / total
         entropy = total.log() - (powers * shifted).sum(dim=-1) / total

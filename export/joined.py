@@ -11,11 +11,14 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
 from fastdllm.export.adapters import ModelSpec
 from fastdllm.export.graphs import CONTRIB, Transformer
+
+MASK, PAST = 5, 6  # inputs of MultiHeadAttention: what is added to the scores, the cached keys
 
 
 def can_join(spec: ModelSpec, dtype: torch.dtype, opset: int) -> bool:
@@ -41,7 +44,7 @@ def join_norms(model: ir.Model) -> None:
     for norm in [node for node in graph if node.op_type == "RMSNormalization"]:
         source, weight = norm.inputs
         add = source.producer() if source is not None else None
-        if source is None or add is None or add.op_type != "Add":
+        if source is None or add is None or add.op_type != "Add" or not _is_residual(add):
             continue
         epsilon = norm.attributes["epsilon"]
         node = ir.Node(
@@ -52,6 +55,7 @@ def join_norms(model: ir.Model) -> None:
             num_outputs=4,
         )
         normed, total = node.outputs[0], node.outputs[3]
+        node.outputs[1].name = node.outputs[2].name = ""  # statistics that no CPU kernel gives
         for old, new in ((norm.outputs[0], normed), (source, total)):
             new.name, new.type, new.shape = old.name, old.type, old.shape
         graph.insert_before(norm, node)
@@ -59,6 +63,14 @@ def join_norms(model: ir.Model) -> None:
         ir.convenience.replace_all_uses_with(source, total)
         graph.remove([norm, add])
     graph.sort()
+
+
+def _is_residual(add: ir.Node) -> bool:
+    """Say whether a sum is of two activations of the same shape, not of one and a bias."""
+    first, second = add.inputs
+    if first is None or second is None or first.shape is None or second.shape is None:
+        return False
+    return len(first.shape) == 3 and first.shape == second.shape
 
 
 def drop_unused(model: ir.Model) -> None:
@@ -77,7 +89,7 @@ def attend_by_tiles(model: ir.Model) -> None:
     graph = model.graph
     attentions = [node for node in graph if node.op_type == "MultiHeadAttention"]
     tape = _Tape("tiles")
-    mask, past = graph.inputs[2], attentions[0].inputs[6]
+    mask, past = graph.inputs[2], attentions[0].inputs[PAST]
     seen = tape.node("Cast", [mask], {"to": int(ir.DataType.INT32)})
     seen = tape.node("ReduceMin", [seen], {"keepdims": 0})
     seen = tape.node("Cast", [seen], {"to": int(ir.DataType.BOOL)})
@@ -92,7 +104,7 @@ def attend_by_tiles(model: ir.Model) -> None:
             [tiled],
             [
                 ir.AttrGraph("then_branch", _by_tiles(node, f"tiles.{index}")),
-                ir.AttrGraph("else_branch", _by_scores(node)),
+                ir.AttrGraph("else_branch", _by_scores(node, f"scores.{index}")),
             ],
             num_outputs=3,
             name=f"attention.{index}",
@@ -120,14 +132,16 @@ def _by_tiles(node: ir.Node, name: str) -> ir.Graph:
     return ir.Graph([], outputs, nodes=tape.nodes, name=name)
 
 
-def _by_scores(node: ir.Node) -> ir.Graph:
-    """Give the node as it was traced."""
-    same = ir.Node(
-        CONTRIB, node.op_type, node.inputs, list(node.attributes.values()), num_outputs=3
-    )
+def _by_scores(node: ir.Node, name: str) -> ir.Graph:
+    """Give the node as it was traced, with numbers to add to the scores in place of the mask."""
+    tape = _Tape(name)
+    shown, hidden = tape.number(0.0), tape.number(float(torch.finfo(torch.float32).min))
+    bias = tape.node("Where", [node.inputs[MASK], shown, hidden])
+    inputs = [bias if index == MASK else value for index, value in enumerate(node.inputs)]
+    same = ir.Node(CONTRIB, node.op_type, inputs, list(node.attributes.values()), num_outputs=3)
     for old, new in zip(node.outputs, same.outputs, strict=True):
-        new.name, new.type = f"{old.name}.scored", old.type
-    return ir.Graph([], list(same.outputs), nodes=[same], name=f"{node.name}.scored")
+        new.name, new.type = f"{name}.{old.name}", old.type
+    return ir.Graph([], list(same.outputs), nodes=[*tape.nodes, same], name=name)
 
 
 class _Tape:
@@ -149,6 +163,10 @@ class _Tape:
         node.name = node.outputs[0].name = f"{self.name}.{len(self.nodes)}"
         self.nodes.append(node)
         return node.outputs[0]
+
+    def number(self, value: float) -> ir.Value:
+        """Add a constant, f32 []."""
+        return self.node("Constant", [], {"value": ir.tensor(np.float32(value))})
 
     def integers(self, numbers: list[int]) -> ir.Value:
         """Add a constant, i64 [len(numbers)]."""

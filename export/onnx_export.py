@@ -119,11 +119,14 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
         raise ExportError(f"torch {torch.__version__} exported opset {found}; expected {opset}")
     if join:
         join_norms(graph_model)
-        attend_by_tiles(graph_model)
         drop_unused(graph_model)
     expand_experts(graph_model, "dense" if dtype == torch.float16 else "dispatch")
     cut_present(graph_model, spec)
     widen_mask(graph_model)
+    if join:
+        attend_by_tiles(
+            graph_model
+        )  # behind widen_mask: whether anything is masked, a row can tell
     name_dimensions(graph_model, spec)
     strip_metadata(graph_model)
     return graph_model

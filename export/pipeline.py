@@ -101,8 +101,8 @@ def export_package(
 ) -> Path:
     """Export a Hugging Face checkpoint folder into a package folder and return its path.
 
-    precision: of weights and arithmetic, see PACKAGE.md. opset: 23 (Attention,
-    RMSNormalization and RotaryEmbedding as single operators) or 20 (decomposed, for older
+    precision: of weights and arithmetic, see PACKAGE.md. opset: 23 (attention, norm and rotation
+    as single operators, on the CPU ONNX Runtime's own ones) or 20 (decomposed, for older
     TensorRT). overwrite: replace a package that is there, at the very end. progress: a bar on
     stderr; None = on a terminal. in_memory: load the whole model to compare the package with torch
     and to make probes; False compares a small twin of the same structure, and memory holds

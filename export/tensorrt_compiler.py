@@ -246,6 +246,8 @@ def _require_attention_kernel(trt: Any, network: Any, compiler: Compiler, graph:
 def _advice(operator: str, metadata: dict[str, Any]) -> str:
     if metadata["opset"] > 20 and operator in ("Attention", "RMSNormalization", "RotaryEmbedding"):
         return "; export with --opset 20"
+    if operator in ("If", "MultiHeadAttention", "SkipSimplifiedLayerNormalization"):
+        return "; export with --precision fp16, or with --opset 20"
     return "" if metadata["precision"] == "fp16" else "; export with --precision fp16"
 
 

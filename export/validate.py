@@ -50,6 +50,8 @@ class Case:
 CASES = (
     Case(batch=1, rows=1, cached=0, wanted=1, kept=0),
     Case(batch=1, rows=9, cached=0, wanted=9, kept=9),
+    Case(batch=1, rows=33, cached=0, wanted=5, kept=28),
+    Case(batch=2, rows=24, cached=0, wanted=8, kept=16),
     Case(batch=1, rows=4, cached=13, wanted=2, kept=0),
     Case(batch=2, rows=7, cached=6, wanted=3, kept=10, padded=4),
     Case(batch=1, rows=33, cached=31, wanted=5, kept=64, padded=11),

@@ -1,22 +1,26 @@
-"""The form that graphs take for ONNX Runtime's CPU kernels, and which graphs keep to the standard."""
+"""The form that graphs take for ONNX Runtime on the CPU, and which keep to standard operators."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("torch", reason="exporting needs torch")
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
+from fastdllm.export import export_package, validate
 from fastdllm.export.adapters import adapter_for
 from fastdllm.export.graphs import Transformer
 from fastdllm.export.onnx_export import cache_names, trace
 
-from export_fixtures import SMALL
+from export_fixtures import SMALL, write_checkpoint
 
 
 def traced(dtype: torch.dtype = torch.float32, opset: int = 23, **changes: Any) -> ir.Model:
@@ -84,3 +88,51 @@ def test_the_layers_are_as_before_after_a_trace() -> None:
     trace(model, torch.float32, 23)
 
     assert not any(layer.joined for layer in model.layers)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"include_qkv_bias": True}, {"n_kv_heads": 2}], ids=["plain", "bias", "grouped"]
+)
+def test_a_long_refresh_gives_what_torch_gives(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = validate.Case(batch=1, rows=1100, cached=0, wanted=32, kept=1068)  # several tiles
+    monkeypatch.setattr(validate, "CASES", (case,))
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", **changes)
+
+    package = export_package(checkpoint, tmp_path / "package")  # compares, or raises
+
+    facts = json.loads((package / "fastdllm.json").read_text("utf-8"))
+    assert facts["validation"]["largest_difference"] < 1e-5
+
+
+class Head(torch.nn.Module):
+    """The last part of the graph alone: what is said of given logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = adapter_for(SMALL).spec(SMALL)
+
+    def forward(self, logits: torch.Tensor) -> list[torch.Tensor]:
+        return list(Transformer._candidates(self, logits))  # type: ignore[arg-type]
+
+
+def test_onnx_runtime_leaves_no_confidence_where_a_logit_is_no_number(tmp_path: Path) -> None:
+    logits = torch.randn(1, 4, SMALL["vocab_size"], generator=torch.Generator().manual_seed(1))
+    logits[0, 1, 5], logits[0, 2, 5], logits[0, 3, 5] = torch.inf, torch.nan, -torch.inf
+    torch.onnx.export(
+        Head().eval(),
+        (logits,),
+        tmp_path / "head.onnx",
+        dynamo=True,
+        input_names=["x"],
+        verbose=False,
+    )
+
+    outputs = validate.open_graph(tmp_path / "head.onnx").run(None, {"x": logits.numpy()})
+    confidence, complement = outputs[1][0], outputs[2][0]
+
+    assert np.isnan(confidence).tolist() == [False, True, True, False]
+    assert np.isnan(complement).tolist() == [False, True, True, False]
+    best = logits[0].softmax(dim=-1).max(dim=-1).values
+    assert np.allclose(confidence[[0, 3]], best[[0, 3]])

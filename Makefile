@@ -167,10 +167,15 @@ format: $(VENV)/.tools
 dist: .deps/include/onnxruntime_cxx_api.h | .deps/tensorrt/include/NvInferRuntime.h
 	cmake --workflow --preset dist
 
-# Against torch loops of the same method: all scenarios into benchmarks/results and README, or a few in minutes.
-bench: $(STAMP)
+# Against torch loops of the same method: all that the targets need into benchmarks/results and README, or a few in minutes.
+bench: $(STAMP) $(PACKAGE)/fastdllm.json
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/compare.py benchmarks/results/bench.json --plot benchmarks/results/bench.svg >/dev/null
+	$(BIN)/python benchmarks/floor.py --profile --output benchmarks/results/floor.json
+	$(BIN)/python benchmarks/scaling.py
+	@if ls build/dev/cpp/libfastdllm.* >/dev/null 2>&1; then \
+	  $(BIN)/python benchmarks/cold_start.py $(PACKAGE) --output benchmarks/results/cold_start.json; \
+	else echo "cold_start.py is left out: it needs what make test-cpp builds"; fi
 	$(BIN)/python benchmarks/readme.py
 	-$(BIN)/python benchmarks/targets.py
 

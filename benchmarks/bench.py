@@ -4,8 +4,9 @@
 
 A contender decodes in a process of its own; the contenders of a scenario take turns `repeat` times,
 so that whatever else the machine does falls on all alike. Checkpoints and packages are made once in
---folder. The report has every repeat's numbers; exit code 1 means that tokens or passes differ
-where they must not, or that a contender failed. compare.py shows and compares reports.
+--folder. The report has every repeat's numbers, and is written after every scenario ("finished":
+false, until the last); exit code 1 means that tokens or passes differ where they must not, or that
+a contender failed. compare.py shows and compares reports.
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ def job_of(scenario: Scenario, contender: Contender, models: Models) -> dict[str
 
 
 def run_worker(job: dict[str, Any], folder: Path) -> Run:
-    """Decode in a process of its own. Errors: CalledProcessError; what went wrong is on stderr."""
+    """Decode in a process of its own; what goes wrong there is on stderr.
+
+    Errors: CalledProcessError; ValueError, it printed no JSON.
+    """
     compiled = str((folder / "inductor").absolute())  # what torch.compile made, for later repeats
     done = subprocess.run(
         [sys.executable, str(WORKER)],
@@ -62,25 +66,40 @@ def run_worker(job: dict[str, Any], folder: Path) -> Run:
         check=True,
         env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": compiled},
     )
-    found: Run = json.loads(done.stdout)
+    found = json.loads(done.stdout)
+    if not isinstance(found, dict):
+        raise ValueError(f"it printed {done.stdout.strip()[:80]}")
     return found
 
 
 def run_scenario(
     scenario: Scenario, models: Models, repeat: int, folder: Path, failures: list[str]
 ) -> dict[str, Any]:
-    """Let the contenders take turns. One that fails is named in failures and left out."""
-    jobs = {name: job_of(scenario, CONTENDERS[name], models) for name in scenario.contenders}
+    """Let the contenders take turns, every other time the last one first.
+
+    One that fails, or whose model cannot be made, is named in failures and left out.
+    """
+    jobs: dict[str, dict[str, Any]] = {}
+    for name in scenario.contenders:
+        try:
+            jobs[name] = job_of(scenario, CONTENDERS[name], models)
+        except Exception as problem:  # whatever an export may raise: the others go on
+            say(f"{scenario.name} {name}: failed: {type(problem).__name__}: {problem}")
+            failures.append(f"{scenario.name} {name}")
     runs: dict[str, list[Run]] = {name: [] for name in jobs}
     for turn in range(repeat):
-        for name, job in jobs.items():
+        order = list(jobs.items())
+        for name, job in reversed(order) if turn % 2 else order:
             if name not in runs:
                 continue
             start = time.perf_counter()
             try:
                 run = run_worker(job, folder)
-            except subprocess.CalledProcessError as problem:
-                say(f"{scenario.name} {name}: failed with exit code {problem.returncode}")
+            except (subprocess.CalledProcessError, ValueError) as problem:
+                told = f": {problem}"
+                if isinstance(problem, subprocess.CalledProcessError):
+                    told = f" with exit code {problem.returncode}"
+                say(f"{scenario.name} {name}: failed{told}")
                 failures.append(f"{scenario.name} {name}")
                 del runs[name]
                 continue
@@ -119,6 +138,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def write(report: dict[str, Any], path: Path) -> None:
+    text = json.dumps(report, indent=1) + "\n"
+    write_whole(path, lambda beside: beside.write_text(text, "utf-8"))
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     if options.list:
@@ -131,18 +155,19 @@ def main(arguments: list[str] | None = None) -> int:
     models = Models(options.folder, say)
     found: list[dict[str, Any]] = []
     failures: list[str] = []
-    for scenario in options.chosen:
-        found.append(run_scenario(scenario, models, options.repeat, options.folder, failures))
     what = " ".join(options.names) or f"--group {options.group}"
     report = head(
         command=f"python benchmarks/bench.py {what} --repeat {options.repeat}",
         load_average=[round(value, 2) for value in load],
         repeat=options.repeat,
+        finished=False,
         failures=failures,
         scenarios=found,
     )
-    text = json.dumps(report, indent=1) + "\n"
-    write_whole(options.output, lambda path: path.write_text(text, "utf-8"))
+    for scenario in options.chosen:
+        found.append(run_scenario(scenario, models, options.repeat, options.folder, failures))
+        report["finished"] = len(found) == len(options.chosen)
+        write(report, options.output)
     print(show(report))
     say(f"written: {options.output}")
     return 0 if all_agree(report) else 1
@@ -152,5 +177,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        say("interrupted: nothing is written")
+        say("interrupted: the report has the scenarios before, if any, and is unfinished")
         sys.exit(130)

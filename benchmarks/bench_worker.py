@@ -87,6 +87,8 @@ class TorchDecoder:
     def __init__(self, job: dict[str, Any]) -> None:
         import torch
 
+        # As fastdllm does; first of all, since threads take it over from the one that starts them.
+        torch.set_flush_denormal(True)
         from torch_loop import decode
         from torch_model import TorchModel
 

@@ -21,11 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measuring import commit_id, processor, versions
+from measuring import ROOT, head
 
 from fastdllm.engine import find_onnxruntime
+from fastdllm.output import check_writable, write_whole
 
-ROOT = Path(__file__).parent.parent
 PYTHON = """
 import json, sys, time
 start = time.perf_counter()
@@ -84,6 +84,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, help="write the measurements as JSON")
     options = parser.parse_args()
+    check_writable({"--output": options.output})
     os.environ["FASTDLLM_ONNXRUNTIME"] = find_onnxruntime()
     load = os.getloadavg()
     arguments = [str(options.package), str(options.threads)]
@@ -111,21 +112,19 @@ def main() -> int:
     for name, row in rows.items():
         print(f"{name:14}" + "".join(f"{row[part]:12.1f}" for part in parts))
     if options.output is not None:
-        report = {
-            "commit": commit_id(),
-            "command": f"python benchmarks/cold_start.py {options.package}",
-            "processor": processor(),
-            "load_average": [round(value, 2) for value in load],
-            "versions": versions(),
-            "backend": found["C++, ids"][0]["backend"],
-            "config": {
+        report = head(
+            command=f"python benchmarks/cold_start.py {options.package}",
+            load_average=[round(value, 2) for value in load],
+            backend=found["C++, ids"][0]["backend"],
+            config={
                 "package": options.package.name,
                 "repeat": options.repeat,
                 "threads": options.threads,
             },
-            "ways": rows,
-        }
-        options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+            ways=rows,
+        )
+        text = json.dumps(report, indent=1) + "\n"
+        write_whole(options.output, lambda path: path.write_text(text, "utf-8"))
     return 0
 
 

@@ -5,7 +5,8 @@
 
 Two reports: tokens/s of every contender in both, old and new. --over compares speed-ups over a
 contender of the same run instead, which a faster or busier machine does not move. Exit code 1: a
-contender got slower by more than the tolerance, or --targets and a measured target is missed.
+contender got slower by more than the tolerance, is missing from the new report, failed there or
+gave other answers than it owes; nothing is in both; or --targets and a measured target is missed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench_report import ratio
+from bench_report import all_agree, ratio
 
 from fastdllm.bench import table
 
@@ -105,7 +106,11 @@ def speeds(report: Report, over: str | None) -> dict[tuple[str, str], float]:
 
 
 def compare(old: Report, new: Report, over: str | None, tolerance: float) -> tuple[str, bool]:
-    """Return the table of what both reports measured in the same way, and if nothing is slower."""
+    """Return the table of what both reports measured in the same way, and if the new one holds.
+
+    It does where nothing is slower or missing, none of its contenders failed or differs, and
+    anything could be compared.
+    """
     configs = {one["name"]: one["config"] for one in old["scenarios"]}
     changed = {
         one["name"]
@@ -113,7 +118,9 @@ def compare(old: Report, new: Report, over: str | None, tolerance: float) -> tup
         if configs.get(one["name"], one["config"]) != one["config"]
     }
     before, after = speeds(old, over), speeds(new, over)
-    rows, held = [], True
+    missing = [key for key in before if key not in after and key[0] not in changed]
+    rows: list[list[str]] = []
+    held = all_agree(new) and not missing
     for key in (key for key in after if key in before and key[0] not in changed):
         times = after[key] / before[key]
         slower = times < 1 - tolerance
@@ -131,7 +138,14 @@ def compare(old: Report, new: Report, over: str | None, tolerance: float) -> tup
     header = ["scenario and contender", f"old {unit}", "new", "new / old", ""]
     parts = [table([header, *rows])]
     parts += [f"{name}: other options, not compared" for name in sorted(changed)]
-    return "\n".join(parts), held
+    parts += [f"MISSING: {' '.join(key)}" for key in missing]
+    parts += [f"FAILED: {name}" for name in new.get("failures", [])]
+    for scenario in new["scenarios"]:
+        told = (_difference(one) for one in scenario["agreement"] if not one["agrees"])
+        parts += [f"{scenario['name']}: {text}" for text in told]
+    if not rows:
+        parts.append("nothing is in both reports: nothing was compared")
+    return "\n".join(parts), held and bool(rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -155,10 +169,15 @@ def main(arguments: list[str] | None = None) -> int:
         text, held = compare(*reports, options.over, options.tolerance)
         print(text)
     if options.targets:
-        from targets import judge, results_beside, show_targets
+        from targets import judge, results_beside, show_targets, sources
 
-        judged = judge(results_beside(options.reports[-1]))
+        try:
+            results = results_beside(options.reports[-1])
+        except ValueError as problem:
+            parser.error(str(problem))
+        judged = judge(results)
         print("\n" + show_targets(judged))
+        print("\n" + "\n".join(sources(results)))
         held &= not any(one.met is False for one in judged)
     if options.plot is not None:
         from compare_plot import draw

@@ -6,26 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from bench_report import ratio
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
+from plotting import BLUE, GREEN, GRID, ORANGE, PINK, QUIET, TEXT, save
 from readme import NAMES, what
 
 from fastdllm.output import write_whole
 
-TEXT, QUIET = "#1a1e26", "#535c6b"
 # Told apart by colour-blind eyes (Okabe and Ito), and by shape: round is fastdllm.
 LOOKS = {
-    "fastdllm": ("#0072b2", "o"),
+    "fastdllm": (BLUE, "o"),
     "fastdllm_int8": ("#56b4e9", "o"),
-    "fastdllm_int4": ("#009e73", "o"),
+    "fastdllm_int4": (GREEN, "o"),
     "fastdllm_bf16": ("#f0e442", "o"),
     "fastdllm_fp16": ("#ffffff", "o"),
     "fastdllm_naive": ("#999999", "o"),
-    "torch_eager": ("#d55e00", "s"),
+    "torch_eager": (ORANGE, "s"),
     "torch_compile": ("#e69f00", "D"),
-    "torch_naive": ("#cc79a7", "v"),
+    "torch_naive": (PINK, "v"),
 }
 ROW = 0.34  # inches
 LEFT, RIGHT = 0.42, 0.79  # the frame; right of it are the ratios
@@ -55,7 +53,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     axes.set_yticks(range(len(scenarios)), [what(one["config"]) for one in scenarios])
     axes.tick_params(axis="y", length=0, labelsize=8.5, labelcolor=TEXT)
     axes.tick_params(axis="x", labelsize=8.5, labelcolor=QUIET, which="both", color=QUIET)
-    axes.grid(axis="x", color="#e4e4e4", linewidth=0.8)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xlabel("new tokens per second", fontsize=9, color=TEXT)
     for side in ("top", "right", "left"):
@@ -84,12 +82,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         handletextpad=0.2,
         columnspacing=1.4,
     )
-    if path.suffix.lower() == ".svg":
-        svg: Any = FigureCanvasSVG(figure)
-        write_whole(path, lambda beside: svg.print_svg(beside, metadata={"Date": None}))
-    else:
-        png: Any = FigureCanvasAgg(figure)
-        write_whole(path, lambda beside: png.print_png(beside, metadata={"Software": None}))
+    write_whole(path, lambda beside: save(figure, beside))
 
 
 def _look(name: str) -> dict[str, Any]:
@@ -99,8 +92,10 @@ def _look(name: str) -> dict[str, Any]:
 
 
 def _row(axes: Any, scenario: dict[str, Any], place: int) -> None:
-    """Draw a scenario: a line from the slowest to the fastest, a mark each, and ratios."""
+    """Draw a scenario: a line from the slowest to the fastest, and a mark each."""
     every = {one["name"]: one for one in scenario["contenders"]}
+    if not every:  # all of them failed
+        return
     speeds = [one["tokens_per_second"] for one in every.values()]
     axes.plot([min(speeds), max(speeds)], [place, place], color="#c9ced6", linewidth=2, zorder=1)
     for name, one in every.items():
@@ -110,9 +105,11 @@ def _row(axes: Any, scenario: dict[str, Any], place: int) -> None:
 
 
 def _ratios(figure: Figure, scenario: dict[str, Any], y: float) -> None:
-    """List how many times the first contender's tokens/s are torch's."""
+    """List how many times fastdllm's tokens/s are torch's."""
     every = {one["name"]: one for one in scenario["contenders"]}
-    first = next(iter(every.values()))
+    first = every.get("fastdllm")
+    if first is None:
+        return
     for number, name in enumerate(COLUMNS):
         if name in every:
             times = ratio(first, every[name], "tokens_per_second")

@@ -183,7 +183,8 @@ def profile(
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
                 operator = event["args"]["op_name"]
-                spent[operator] = spent.get(operator, 0.0) + event["dur"]
+                if operator != "If":  # its time contains its branch's nodes, which are there too
+                    spent[operator] = spent.get(operator, 0.0) + event["dur"]
         total = sum(spent.values())
         ranking = sorted(spent, key=lambda operator: -spent[operator])
         found[label(one)] = {operator: spent[operator] / total for operator in ranking}

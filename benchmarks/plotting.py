@@ -20,7 +20,7 @@ matplotlib.rcParams["svg.hashsalt"] = "fastdllm"  # the same file for the same n
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as the suffix says, without the date."""
-    if path.suffix == ".svg":
+    if path.suffix.lower() == ".svg":
         canvas: Any = FigureCanvasSVG(figure)
         canvas.print_svg(path, metadata={"Date": None})
     else:

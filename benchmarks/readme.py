@@ -2,13 +2,13 @@
 
     python benchmarks/readme.py [--check]
 
---check writes nothing; exit code 1: README.md is not what the results give.
+--check writes nothing; exit code 1: README.md is not what the results give, or bench.json is
+unfinished.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from bench_report import ratio
 from measuring import RESULTS, ROOT
-from targets import HEADER, judge, results_beside, rows_of
+from targets import HEADER, judge, results_beside, rows_of, sources
 
 from fastdllm.output import write_whole
 
@@ -64,6 +64,7 @@ def what(config: dict[str, Any], *, naive: bool = False) -> str:
     else:
         said.append("no cache" if config["cache"] == "none" else config["cache"])
         said += [text.format(config[key]) for key, text in rules.items() if key in config]
+    said += [f"prompt of {config['prompt_length']}"] if config.get("prompt_length") else []
     said.append(f"{config['max_new_tokens']} new")
     said += [] if config.get("ignore_eos") else ["ends at end-of-text"]
     said += [f"{config['threads']} thread"] if config["threads"] == 1 else []
@@ -84,6 +85,8 @@ def rows_of_report(report: dict[str, Any]) -> list[list[str]]:
             label = what(scenario["config"], naive=name == "fastdllm_naive")
             if one["precision"] != "fp32":
                 label += f", {one['precision']}"
+            if there and not scenario["config"].get("ignore_eos"):
+                label += "; the torch loops, as their authors', decode on behind that token"
             over = [
                 f"{ratio(one, every[base], 'tokens_per_second'):.1f}" if base in every else ""
                 for base in BASELINES
@@ -107,7 +110,8 @@ def section(folder: Path) -> str:
     path = folder / "bench.json"
     if not path.exists():
         return "Against torch loops of the same method: `make bench` measures it."
-    report = json.loads(path.read_text("utf-8"))
+    results = results_beside(path)
+    report = results["bench"]
     machine = report["machine"]
     versions = report["versions"]
     picture = folder / "bench.svg"
@@ -124,12 +128,13 @@ def section(folder: Path) -> str:
     if picture.exists():
         parts.append("![Tokens/s of every contender](benchmarks/results/bench.svg)")
     parts.append("What was aimed at (`python benchmarks/targets.py`):")
-    parts.append(markdown([HEADER, *rows_of(judge(results_beside(path)))]))
+    parts.append(markdown([HEADER, *rows_of(judge(results))]))
+    parts.append("Measured at " + "; ".join(f"`{one}`" for one in sources(results)) + ".")
     return "\n\n".join(parts)
 
 
 def rewritten(text: str, folder: Path) -> str:
-    """Return README's text with what the folder's results give. Errors: ValueError, no marks."""
+    """Return README's text with what the folder's results give. Errors: ValueError."""
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"README.md needs {BEGIN} and {END}, once each")
     before, _, rest = text.partition(BEGIN)
@@ -143,7 +148,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     path = ROOT / "README.md"
     text = path.read_text("utf-8")
-    wanted = rewritten(text, RESULTS)
+    try:
+        wanted = rewritten(text, RESULTS)
+    except ValueError as problem:
+        print(f"readme: error: {problem}", file=sys.stderr)
+        return 1
     if options.check:
         print("README.md is what the results give" if text == wanted else "README.md is outdated")
         return 0 if text == wanted else 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -210,33 +209,6 @@ def test_a_run_compares_each_contender_with_the_first_of_its_method(
     assert [one["over"] for one in scenario["ratios"]] == SMALL["contenders"][1:]
 
 
-def test_a_contender_that_fails_is_left_out_and_fails_the_run(
-    small_model: None,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def run_worker(job: dict[str, Any], folder: Path) -> Any:
-        if job["torch"]:
-            raise subprocess.CalledProcessError(1, "worker")
-        numbers = dict.fromkeys(bench_report.RUN_KEYS, 1)
-        return numbers | {"token_ids": [[1], [2]], "passes_of_answers": [1, 1]}
-
-    monkeypatch.setattr(bench, "run_worker", run_worker)
-    monkeypatch.setattr(bench, "job_of", lambda _, contender, models: {"torch": contender.torch})
-    path = tmp_path / "scenarios.json"
-    path.write_text(json.dumps([SMALL]), "utf-8")
-
-    status = bench.main(["--scenarios", str(path), "small", "--folder", str(tmp_path)])
-
-    assert status == 1
-    assert "small torch_eager: failed with exit code 1" in capsys.readouterr().err
-    written = json.loads((tmp_path / "bench.json").read_text("utf-8"))
-    assert written["failures"] == ["small torch_eager", "small torch_naive"]
-    names = [one["name"] for one in written["scenarios"][0]["contenders"]]
-    assert names == ["fastdllm", "fastdllm_naive"]
-
-
 def test_an_answer_is_counted_up_to_its_end_of_text_token() -> None:
     assert bench_worker.up_to_eos([5, 6, 2, 7, 2], [2]) == [5, 6, 2]
     assert bench_worker.up_to_eos([5, 6], [2]) == [5, 6]
@@ -322,11 +294,55 @@ def test_a_slower_machine_does_not_move_speed_ups(report: dict[str, Any], tmp_pa
 def test_scenarios_whose_options_changed_are_not_compared(
     report: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = slower(report, "fastdllm", 2)
+    second = copy.deepcopy(report["scenarios"][0]) | {"name": "second"}
+    both = report | {"scenarios": [*report["scenarios"], second]}
+    other = slower(both, "fastdllm", 2)
     other["scenarios"][0]["config"]["threads"] = 2
 
-    assert run_compare(tmp_path, report, other) == 0
-    assert "small: other options, not compared" in capsys.readouterr().out
+    assert run_compare(tmp_path, both, other) == 0
+    shown = capsys.readouterr().out
+    assert "small: other options, not compared" in shown
+    assert "MISSING" not in shown
+
+
+def test_reports_with_nothing_in_common_fail_the_comparison(
+    report: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = copy.deepcopy(report)
+    other["scenarios"][0]["config"]["threads"] = 2
+
+    assert run_compare(tmp_path, report, other) == 1
+    assert "nothing was compared" in capsys.readouterr().out
+    assert run_compare(tmp_path, report | {"scenarios": []}, report) == 1
+
+
+def test_what_the_new_report_lacks_is_missing_and_fails(
+    report: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = copy.deepcopy(report["scenarios"][0]) | {"name": "second"}
+    both = report | {"scenarios": [*report["scenarios"], second]}
+    fewer = copy.deepcopy(report)
+    del fewer["scenarios"][0]["contenders"][-1]
+
+    assert run_compare(tmp_path, both, fewer) == 1
+    shown = capsys.readouterr().out
+    assert "MISSING: small torch_naive" in shown
+    assert all(f"MISSING: second {name}" in shown for name in SMALL["contenders"])
+    assert run_compare(tmp_path, fewer, both) == 0  # what is new is no loss
+
+
+def test_failures_and_other_answers_of_the_new_report_fail(
+    report: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    differs = copy.deepcopy(report)
+    differs["scenarios"][0]["agreement"][2] |= {"agrees": False, "same_answers": 0}
+    failed = report | {"failures": ["small torch_compile"]}
+
+    assert run_compare(tmp_path, report, differs) == 1
+    assert "small: DIFFERS: torch_eager gave 0 of 2 answers" in capsys.readouterr().out
+    assert run_compare(tmp_path, report, failed) == 1
+    assert "FAILED: small torch_compile" in capsys.readouterr().out
+    assert run_compare(tmp_path, failed, report) == 0
 
 
 @pytest.mark.parametrize(("ratio", "status"), [(1.2, 0), (1.4, 1)])
@@ -337,7 +353,14 @@ def test_a_missed_target_fails_and_what_was_not_measured_does_not(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    floor = {"passes": [{"kind": "step", "ratio": 1.1}, {"kind": "refresh", "ratio": ratio}]}
+    passes = [{"kind": "step", "ratio": 1.1}, {"kind": "refresh", "ratio": ratio}]
+    floor: dict[str, Any] = {
+        "commit": "abc1234567",
+        "date": "2026-11-27",
+        "model": "100m",
+        "threads": 2,
+    }
+    floor["passes"] = passes
     (tmp_path / "floor.json").write_text(json.dumps(floor), "utf-8")
 
     assert run_compare(tmp_path, report, options=("--targets",)) == status
@@ -345,22 +368,7 @@ def test_a_missed_target_fails_and_what_was_not_measured_does_not(
     (refresh,) = (line for line in lines if "refresh over the GEMM floor" in line)
     assert refresh.split()[-2:] == [f"{ratio:.2f}", "no" if status else "yes"]
     assert sum("not measured" in line for line in lines) == len(targets.TARGETS) - 2
-
-
-def test_targets_read_scaling_and_cold_start() -> None:
-    context = [{"context": n, "step_ms": 10 + n / 256} for n in (256, 512, 2048)]
-    way = {"process_ms": 90, "import_ms": 300, "engine_ms": 80, "text_ms": 20}
-    results = {
-        "scaling": {"context": context},
-        "cold_start": {"ways": {"C++, text": way, "Python, text": way}},
-    }
-
-    met = {one.target.name: one.met for one in targets.judge(results)}
-
-    assert met["cold start without Python"]
-    assert met["import and load with Python"]
-    assert met["a step at 2048 positions over one at 256: 100M"] is False  # 18 over 11
-    assert met["exponent of a step's time over context: 100M"]
+    assert "floor.json: abc1234, 2026-11-27" in lines
 
 
 def test_pictures_are_drawn_of_a_report(report: dict[str, Any], tmp_path: Path) -> None:
@@ -379,6 +387,7 @@ def test_readme_is_what_the_results_give() -> None:
 def test_readme_tells_every_contender_and_target_of_a_report(
     report: dict[str, Any], tmp_path: Path
 ) -> None:
+    report = copy.deepcopy(report)
     (tmp_path / "bench.json").write_text(json.dumps(report), "utf-8")
     text = f"before\n{readme.BEGIN}\nof another run\n{readme.END}\nafter\n"
 
@@ -394,6 +403,13 @@ def test_readme_tells_every_contender_and_target_of_a_report(
     ):
         assert told in written
     assert written.count("| not measured |") == len(targets.TARGETS)
+    assert f"`bench.json: {report['commit'][:7]}, {report['date']}`" in written
+    assert "decode on behind" not in written  # only where an end-of-text token ends an answer
     assert readme.rewritten(written, tmp_path) == written
     with pytest.raises(ValueError, match="once each"):
         readme.rewritten("no marks", tmp_path)
+    del report["scenarios"][0]["config"]["ignore_eos"]
+    (tmp_path / "bench.json").write_text(json.dumps(report), "utf-8")
+    assert "; the torch loops, as their authors', decode on behind that" in readme.rewritten(
+        text, tmp_path
+    )

@@ -85,4 +85,5 @@ def test_a_small_model_is_measured_from_end_to_end(
     for shares in report["operators"].values():
         assert sum(shares.values()) == pytest.approx(1)
         assert "MatMul" in shares
+        assert "If" not in shares  # its branch's nodes are counted
     assert "refresh, 32 wanted" in capsys.readouterr().out

@@ -2,10 +2,11 @@
 
     ms = fixed + products * GFLOP + weights * GB + attention * GFLOP + cache * GB
 
-products: the layers' matrices times the rows fed, and the head times the rows whose logits are
-asked for. weights: the bytes of those matrices, read once a pass whatever the rows. attention:
-every row with every key. cache: the bytes of all keys and values. fixed: what is there without
-any of it.
+products: the layers' matrices times the rows fed, and the head times the rows wanted, those whose
+logits are asked for; the last layer computes K and V of every row and all else of the wanted ones
+only, as passes.py counts it. weights: the bytes of those matrices, read once a pass whatever the
+rows. attention: every row with every key, in the last layer the wanted rows. cache: the bytes of
+all keys and values. fixed: what is there without any of it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
+from passes import Pass, products, weight_bytes
 from synthetic import Shape
 
 from fastdllm.bench import table
@@ -32,14 +34,16 @@ class Work:
     cache: float  # GB
 
     @classmethod
-    def of(cls, shape: Shape, *, rows: int, keys: int, wanted: float, batch: int = 1) -> Work:
-        """Count a pass over `rows` of each of `batch` sequences, attending to `keys` each."""
-        layers, head = shape.layers * shape.layer_parameters, shape.vocabulary * shape.hidden
+    def of(cls, shape: Shape, one: Pass, *, batch: int = 1) -> Work:
+        """Count a pass of `batch` sequences side by side, each of them as `one` says."""
+        operations = {True: 0, False: 0}  # by whether the model's weights are multiplied
+        for product in products(shape, one):
+            operations[product.weights] += product.operations
         return cls(
-            products=2e-9 * batch * (layers * rows + head * wanted),
-            weights=4e-9 * (layers + head),
-            attention=4e-9 * batch * shape.layers * shape.hidden * rows * keys,
-            cache=8e-9 * batch * shape.layers * shape.hidden * keys,
+            products=1e-9 * batch * operations[True],
+            weights=1e-9 * weight_bytes(shape, one),
+            attention=1e-9 * batch * operations[False],
+            cache=8e-9 * batch * shape.layers * shape.hidden * (one.cached + one.rows),
         )
 
 

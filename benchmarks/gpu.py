@@ -6,9 +6,9 @@
 
 The model has LLaDA-8B's sizes and random weights, which are made here: nothing is fetched. It is
 exported in fp16, the only 16-bit arithmetic that packages have (a bf16 one widens its weights), and
-kept (8b: 16 GB, and 16 GB more while it is made). 288 positions, 128 of them
-new, block length 32, dual cache: a step is 32 rows over 256 cached ones. Fixed schedules give 1, 2,
-4 and 8 tokens per forward, whatever the weights. Exit code 2: there is no GPU, or no backend.
+kept (8b: 16 GB, and 16 GB more while it is made). 288 positions, 128 of them new, block length 32,
+dual cache: a step is 32 rows over 256 cached ones. Fixed schedules give 1, 2, 4 and 8 tokens per
+forward, whatever the weights. Exit code 2: there is no GPU, or no backend; 1: anything else failed.
 """
 
 from __future__ import annotations
@@ -201,11 +201,19 @@ def main() -> int:
         if options.only_make:
             print(package_of(options, say))
             return 0
-        driver = Driver()
-        gpu = driver.gpu()
-    except (NoGpu, Error) as problem:
+        return on_gpu(options, say)
+    except NoGpu as problem:
         print(f"gpu: error: {problem}; --dry-run tries this script on the CPU", file=sys.stderr)
         return 2
+    except (Error, OSError, ImportError) as problem:
+        print(f"gpu: error: {problem}", file=sys.stderr)
+        return 1
+
+
+def on_gpu(options: argparse.Namespace, say: Say) -> int:
+    """Measure on the first GPU with what backends can run. Errors: NoGpu, Error, OSError."""
+    driver = Driver()
+    gpu = driver.gpu()
     usable = []
     for backend in options.backends:
         lacks = missing(backend)

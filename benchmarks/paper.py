@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 from measuring import RESULTS, ROOT, head
 from paper_cells import BLOCK_LENGTH, TABLES, THRESHOLD, Counts, measure
-from paper_text import markdown
+from paper_text import COMMAND, markdown
 
 from fastdllm import Error
 from fastdllm.output import check_writable, write_whole
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "long_count": counts.long,
         "seconds": round(time.perf_counter() - start, 1),
     }
-    return head(config=config, tables=tables)
+    return head(command=shlex.join([*COMMAND.split(), *sys.argv[1:]]), config=config, tables=tables)
 
 
 def render(report: dict[str, Any], path: Path) -> list[Path]:

@@ -109,7 +109,7 @@ def _main(rows: list[Row]) -> Any:
             )
         one.set_yticks(places, [row["mode"] for row in chosen])
         one.invert_yaxis()
-        one.set_xlim(0, max(speeds) * 1.3)
+        one.set_xlim(0, max(speeds) * 1.36)
         one.grid(visible=False, axis="y")
         label(one, "tokens/s", "")
     legend(figure, axes[0], 2)

@@ -32,8 +32,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
     _memory(memory, found["context"])
     _curve(vocabulary, found["vocabulary"], "vocabulary", "step", "vocabulary in tokens")
     _curve(batch, found["batch"], "batch", "step", "requests side by side")
-    each = [row["step_ms"] / row["batch"] for row in found["batch"]]
-    batches = [row["batch"] for row in found["batch"]]
+    shared = [row for row in found["batch"] if "step_ms" in row]
+    each = [row["step_ms"] / row["batch"] for row in shared]
+    batches = [row["batch"] for row in shared]
     batch.plot(batches, each, color=GREEN, marker="D", markersize=4, linewidth=1.2)
     batch.annotate(
         "per request",
@@ -50,6 +51,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 
 def _curve(axes: Any, rows: list[Row], key: str, kind: str, across: str) -> None:
+    rows = [row for row in rows if f"{kind}_ms" in row]
     values = [row[key] for row in rows]
     predicted = [row[f"{kind}_predicted_ms"] for row in rows]
     measured = [row[f"{kind}_ms"] for row in rows]
@@ -64,6 +66,9 @@ def _curve(axes: Any, rows: list[Row], key: str, kind: str, across: str) -> None
 
 
 def _memory(axes: Any, rows: list[Row]) -> None:
+    rows = [row for row in rows if "peak_bytes" in row]
+    if not rows:
+        return
     values = [row["context"] for row in rows]
     weights = [row["weight_bytes"] / 1e6 for row in rows]
     cache = [row["cache_bytes"] / 1e6 for row in rows]

@@ -115,6 +115,32 @@ def test_what_a_backend_lacks_is_named_with_what_gets_it_before_a_model_is_made(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_package_that_is_not_there_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "Driver", lambda: Driver(PretendedCuda()))
+    monkeypatch.setattr(gpu, "missing", lambda backend: [])
+    monkeypatch.setattr(gpu, "read_gigabytes", lambda free: None)
+
+    assert run(monkeypatch, "--package", tmp_path / "none") == 1
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"gpu: error: {tmp_path / 'none' / 'fastdllm.json'}: not readable")
+    assert "--dry-run" not in line
+
+
+def test_a_gpu_that_fails_later_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "Driver", lambda: Driver(PretendedCuda("cuMemAlloc_v2")))
+    monkeypatch.setattr(gpu, "missing", lambda backend: [])
+
+    assert run(monkeypatch, "--package", tmp_path) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cuMemAlloc_v2 answers with error 999" in line
+
+
 def test_the_driver_says_what_gpu_is_here_and_gives_the_memory_back() -> None:
     cuda = PretendedCuda()
     driver = Driver(cuda)

@@ -144,6 +144,18 @@ def test_the_page_has_every_cell_and_the_papers_numbers_beside(
     assert "![figure-5](paper_figure-5.svg)" in page
 
 
+def test_the_page_states_the_command_that_measured(made_up_report: dict[str, Any]) -> None:
+    def first(report: dict[str, Any]) -> str:
+        return paper_text.markdown(report, {}).splitlines()[2].strip()
+
+    counts = {"count": 100, "naive_count": 10, "long_count": 25}
+    counted = made_up_report | {"config": made_up_report["config"] | counts}
+
+    assert first(made_up_report) == "python benchmarks/paper.py"
+    assert first(counted).endswith("paper.py --count 100 --naive-count 10 --long-count 25")
+    assert first(counted | {"command": "what was run"}) == "what was run"
+
+
 def test_a_report_of_some_tables_is_rendered_without_the_others(
     made_up_report: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import cost_model
 import scaling
+from passes import Pass
 from synthetic import SHAPES, Shape
 
 
@@ -50,17 +52,64 @@ def works() -> list[cost_model.Work]:
     shape = SHAPES["100m"]
     return [
         cost_model.Work.of(
-            replace(shape, vocabulary=vocabulary), rows=rows, keys=keys, wanted=wanted, batch=batch
+            replace(shape, vocabulary=vocabulary),
+            Pass(rows=rows, cached=cached, wanted=wanted),
+            batch=batch,
         )
         for vocabulary in (32000, 126464)
-        for rows, keys, wanted, batch in (
-            (32, 288, 26.0, 1),
-            (32, 4128, 26.0, 1),
-            (32, 288, 20.0, 8),
-            (288, 288, 32.0, 1),
-            (4128, 4128, 32.0, 1),
+        for rows, cached, wanted, batch in (
+            (32, 256, 26, 1),
+            (32, 4096, 26, 1),
+            (32, 256, 20, 8),
+            (288, 0, 32, 1),
+            (4128, 0, 32, 1),
         )
     ]
+
+
+def test_the_last_layer_of_a_refresh_is_counted_for_wanted_rows_only() -> None:
+    shape = Shape(layers=1, heads=2, head_dim=8, mlp=24, vocabulary=100)
+    hidden, rows, wanted = shape.hidden, 288, 32
+
+    work = cost_model.Work.of(shape, Pass(rows=rows, cached=0, wanted=wanted), batch=2)
+
+    all_but_keys_and_values = shape.layer_parameters - 2 * hidden**2 + shape.vocabulary * hidden
+    multiplied = 2 * hidden**2 * rows + all_but_keys_and_values * wanted
+    assert work.products == pytest.approx(2 * 2e-9 * multiplied)
+    assert work.attention == pytest.approx(2 * 4e-9 * hidden * wanted * rows)
+    assert work.weights == pytest.approx(4e-9 * (shape.layer_parameters + 100 * hidden))
+    assert work.cache == pytest.approx(2 * 8e-9 * hidden * rows)
+
+
+def test_a_point_without_shared_steps_or_memory_is_left_out_and_the_rest_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+
+    def decoded(engine: object, point: scaling.Point, steps: int) -> tuple[scaling.Times, int]:
+        alone = point.batch == 1
+        step = [0.02 + 1e-6 * point.context] if alone else []
+        wanted = [26.0] if alone else []
+        return {"step": step, "refresh": [0.3] * alone, "wanted": wanted}, 0
+
+    def killed(point: scaling.Point) -> dict[str, int]:
+        if point.context == scaling.CONTEXTS[-1]:
+            raise subprocess.CalledProcessError(-9, ["worker"])
+        return {"loaded_bytes": 1, "peak_bytes": 8 * 10**8, "cache_bytes": 10**6}
+
+    packages = {size: tmp_path / str(size) for size in scaling.VOCABULARIES}
+    monkeypatch.setattr(scaling, "make_packages", lambda folder, sizes: packages)
+    monkeypatch.setattr(scaling, "Engine", lambda *where, **how: None)
+    monkeypatch.setattr(scaling, "decode", decoded)
+    monkeypatch.setattr(scaling, "memory", killed)
+
+    found = scaling.run(tmp_path, 1)
+    scaling.render(found, tmp_path / "scaling.json")
+
+    assert "memory left out" in capsys.readouterr().err
+    assert ["peak_bytes" in row for row in found["context"]] == [True] * 4 + [False]
+    assert ["wanted_rows" in row for row in found["batch"]] == [True, False, False, False]
+    assert (tmp_path / "scaling.svg").exists()
 
 
 def test_the_fit_finds_the_constants_that_made_the_times() -> None:

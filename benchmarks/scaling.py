@@ -236,24 +236,14 @@ def run(folder: Path, repeat: int) -> dict[str, Any]:
         rows[point][f"{kind}_predicted_ms"] = model.predict(work)
     found = {name: [rows[point] for point in chosen] for name, chosen in points.items()}
     step = {row["context"]: row["step_ms"] for row in found["context"]}
-<<<<<<< HEAD
-    ratios = {
-        "step at context 2048 over 256": step[2048] / step[256],
-        "peak memory over 1.15 * (weights + cache) + 100 MB, at most": max(
-            row["peak_bytes"] / (1.15 * (row["weight_bytes"] + row["cache_bytes"]) + 1e8)
-            for row in found["context"]
-        ),
-    }
-=======
     ratios = {"step at context 2048 over 256": step[2048] / step[256]}
     peaks = [
-        row["peak_bytes"] / (row["weight_bytes"] + row["cache_bytes"] + 1e8)
+        row["peak_bytes"] / (1.15 * (row["weight_bytes"] + row["cache_bytes"]) + 1e8)
         for row in found["context"]
         if "peak_bytes" in row
     ]
     if peaks:
-        ratios["peak memory over weights + cache + 100 MB, at most"] = max(peaks)
->>>>>>> 2a355f4c864f048ceff2d00620de329bd398c50f
+        ratios["peak memory over 1.15 * (weights + cache) + 100 MB, at most"] = max(peaks)
     config = {
         "shape": dataclasses.asdict(SHAPE),
         "block": BLOCK,

@@ -15,7 +15,7 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
 
 .PHONY: dist test-all test-sanitize-thread test-clang system-clang test-fuzz system-fuzz
 .PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types format system clean
-.PHONY: bench bench-short bench-gpu
+.PHONY: bench bench-short bench-paper bench-gpu
 .PHONY: test-aarch64 system-aarch64 wheels test-wheels test-scale system-browser
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
@@ -178,6 +178,10 @@ bench: $(STAMP) $(PACKAGE)/fastdllm.json
 	else echo "cold_start.py is left out: it needs what make test-cpp builds"; fi
 	$(BIN)/python benchmarks/readme.py
 	-$(BIN)/python benchmarks/targets.py
+
+# The paper's tables and figures on the shipped model, into benchmarks/results/paper.md.
+bench-paper: $(PACKAGE)/fastdllm.json
+	$(BIN)/python benchmarks/paper.py
 
 bench-short: $(STAMP)
 	$(BIN)/python benchmarks/bench.py --group short --repeat 2

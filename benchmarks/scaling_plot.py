@@ -23,12 +23,17 @@ def draw(found: dict[str, Any], path: Path) -> None:
         "Step over batch",
         "Threads",
     )
+    from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+
     for one, title in zip(axes.flat, titles, strict=True):
         plain(one, title)
     step, refresh, memory, vocabulary, batch, threads = axes.flat
     _curve(step, found["context"], "context", "step", "context in tokens")
     _curve(refresh, found["context"], "context", "refresh", "context in tokens")
     refresh.set_yscale("log")
+    refresh.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    refresh.yaxis.set_major_formatter(ScalarFormatter())
+    refresh.yaxis.set_minor_locator(NullLocator())
     _memory(memory, found["context"])
     _curve(vocabulary, found["vocabulary"], "vocabulary", "step", "vocabulary in tokens")
     _curve(batch, found["batch"], "batch", "step", "requests side by side")

@@ -167,7 +167,7 @@ class Layer(nn.Module):
     heads side by side and the cache as it lies (export/joined.py).
     """
 
-    joined = False
+    joined: bool = False
 
     def __init__(self, spec: ModelSpec, opset: int, index: int) -> None:
         super().__init__()
@@ -259,11 +259,10 @@ class Layer(nn.Module):
         spec = self.spec
         if spec.qk_norm:
             heads = (spec.num_heads, spec.head_dim)
-            q = self.query_norm(q.unflatten(-1, heads)).flatten(-2)
-            k = self.key_norm(k.unflatten(-1, heads)).flatten(-2)
-        sizes = {"heads": spec.num_heads, "head_dim": spec.head_dim}
-        q = rotate_heads(q, *q_rotation, **sizes)
-        k = rotate_heads(k, *rotation, **sizes)
+            q = self.query_norm(q.view(*q.shape[:-1], *heads)).flatten(-2)
+            k = self.key_norm(k.view(*k.shape[:-1], *heads)).flatten(-2)
+        q = rotate_heads(q, *q_rotation, heads=spec.num_heads, head_dim=spec.head_dim)
+        k = rotate_heads(k, *rotation, heads=spec.num_heads, head_dim=spec.head_dim)
         rows = (*past[0].shape[:2], mask.shape[-1], past[0].shape[3])
         y, k, v = torch.onnx.ops.symbolic_multi_out(
             f"{CONTRIB}::MultiHeadAttention",

@@ -16,7 +16,7 @@ import onnx_ir as ir
 import torch
 
 from fastdllm.export.adapters import ModelSpec
-from fastdllm.export.graphs import CONTRIB, Transformer
+from fastdllm.export.graphs import CONTRIB, Layer, Transformer
 
 MASK, PAST = 5, 6  # inputs of MultiHeadAttention: what is added to the scores, the cached keys
 
@@ -29,12 +29,13 @@ def can_join(spec: ModelSpec, dtype: torch.dtype, opset: int) -> bool:
 @contextlib.contextmanager
 def attention_joined(model: Transformer) -> Iterator[None]:
     """Let the layers' attention be ONNX Runtime's operator while they are traced."""
-    for layer in model.layers:
+    layers = [layer for layer in model.layers if isinstance(layer, Layer)]
+    for layer in layers:
         layer.joined = True
     try:
         yield
     finally:
-        for layer in model.layers:
+        for layer in layers:
             layer.joined = False
 
 

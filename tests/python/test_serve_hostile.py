@@ -77,12 +77,14 @@ class Neighbour(threading.Thread):
 def post(port: int, body: bytes, **headers: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
-        connection.request(
-            "POST",
-            "/v1/chat/completions",
-            body,
-            {"Content-Type": "application/json", **headers},
-        )
+        # A refusal may come, and the connection close, while the body is still being sent.
+        with contextlib.suppress(BrokenPipeError):
+            connection.request(
+                "POST",
+                "/v1/chat/completions",
+                body,
+                {"Content-Type": "application/json", **headers},
+            )
         response = connection.getresponse()
         return response.status, response.read()
     finally:

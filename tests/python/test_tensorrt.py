@@ -214,11 +214,15 @@ def test_the_command_line_prints_path_size_and_seconds(
 
 
 @pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize(
+    ("checkpoint", "operator"),
+    [("llada-gqa-bias-tied", r"Attention \(layer "), ("llada-mha", "MultiHeadAttention of node ")],
+)
 def test_float32_attention_is_refused_with_what_to_change(
-    package_of: PackageOf, tmp_path: Path
+    checkpoint: str, operator: str, package_of: PackageOf, tmp_path: Path
 ) -> None:
-    with pytest.raises(ExportError, match=r"Attention \(layer .*--precision fp16.*--opset 20"):
-        build_engine(package_of("llada-mha"), target="sm86", output_dir=tmp_path / "engines")
+    with pytest.raises(ExportError, match=f"{operator}.*--precision fp16.*--opset 20"):
+        build_engine(package_of(checkpoint), target="sm86", output_dir=tmp_path / "engines")
 
     assert not (tmp_path / "engines").exists()
 

@@ -118,8 +118,8 @@ def section(folder: Path) -> str:
     parts = [
         "Against torch loops of the same method, written from the papers, in one run, each"
         " contender in a process of its own\n"
-        f"(`make bench`, median of {report['repeat']} turns; passes per answer, tokens/s and how"
-        " many times the loops' that is, peak memory;\n"
+        f"(`{report['command']}`, median of {report['repeat']} turns;\n"
+        "passes per answer, tokens/s and how many times the loops' that is, peak memory;\n"
         f"{machine['cores']} cores of an {machine['processor']}, ONNX Runtime"
         f" {versions['onnxruntime']}, torch {versions['torch']}, {report['date']},"
         " [results](benchmarks/results/bench.json)):",

@@ -123,10 +123,8 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
     expand_experts(graph_model, "dense" if dtype == torch.float16 else "dispatch")
     cut_present(graph_model, spec)
     widen_mask(graph_model)
-    if join:
-        attend_by_tiles(
-            graph_model
-        )  # behind widen_mask: whether anything is masked, a row can tell
+    if join:  # behind widen_mask: the mask as it is given tells whether anything is hidden
+        attend_by_tiles(graph_model)
     name_dimensions(graph_model, spec)
     strip_metadata(graph_model)
     return graph_model

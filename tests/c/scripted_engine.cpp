@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "c_api.hpp"
+#include "c_api/c_api.hpp"
 #include "scripted_session.hpp"
 
 namespace {

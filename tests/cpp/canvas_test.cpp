@@ -1,4 +1,4 @@
-#include "canvas.hpp"
+#include "cache/canvas.hpp"
 
 #include <gtest/gtest.h>
 

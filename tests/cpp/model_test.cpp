@@ -1,4 +1,4 @@
-#include "model.hpp"
+#include "cache/model.hpp"
 
 #include <gtest/gtest.h>
 

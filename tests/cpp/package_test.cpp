@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fastdllm/error.hpp"
-#include "sha256.hpp"
+#include "support/sha256.hpp"
 
 namespace fastdllm {
 namespace {

@@ -1,4 +1,4 @@
-#include "pass.hpp"
+#include "cache/pass.hpp"
 
 #include <gtest/gtest.h>
 

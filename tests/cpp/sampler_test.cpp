@@ -1,5 +1,5 @@
 // Options that change logits, and what a result says of its tokens, against a scripted backend.
-#include "sampler.hpp"
+#include "rules/sampler.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "sampling.hpp"
+#include "rules/sampling.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "unmask_policy.hpp"
+#include "rules/unmask_policy.hpp"
 
 #include <gtest/gtest.h>
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "c_api.hpp"
+#include "c_api/c_api.hpp"
 #include "hashing_session.hpp"
 #include "libfuzzer.hpp"
 

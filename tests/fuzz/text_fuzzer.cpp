@@ -12,8 +12,8 @@
 #include "fastdllm/error.hpp"
 #include "fastdllm/text.hpp"
 #include "json_mutator.hpp"
-#include "json_text.hpp"
 #include "libfuzzer.hpp"
+#include "support/json_text.hpp"
 #include "text/chat_format.hpp"
 #include "text/utf8.hpp"
 

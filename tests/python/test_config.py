@@ -39,7 +39,7 @@ def test_the_c_struct_has_them_behind_its_size() -> None:
 
 
 def test_cpp_knows_each_by_name() -> None:
-    table = (ROOT / "cpp/src/options.cpp").read_text("utf-8")
+    table = (ROOT / "cpp/src/config/options.cpp").read_text("utf-8")
 
     assert re.findall(r'option<&Config::(\w+)>\("(\w+)"\)', table) == [(f, f) for f in FIELDS]
 

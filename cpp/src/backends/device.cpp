@@ -2,8 +2,8 @@
 
 #include <charconv>
 
-#include "../concat.hpp"
 #include "fastdllm/error.hpp"
+#include "support/concat.hpp"
 
 namespace fastdllm {
 

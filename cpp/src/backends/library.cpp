@@ -4,8 +4,8 @@
 
 #include <cstdlib>
 
-#include "../concat.hpp"
 #include "fastdllm/error.hpp"
+#include "support/concat.hpp"
 
 namespace fastdllm {
 namespace {

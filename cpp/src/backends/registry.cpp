@@ -1,12 +1,12 @@
 // Chooses the backend of a package's graph.
 #include <algorithm>
 
-#include "../concat.hpp"
 #include "device.hpp"
 #include "fastdllm/backend.hpp"
 #include "fastdllm/error.hpp"
 #include "fastdllm/package.hpp"
 #include "onnxruntime/onnxruntime_session.hpp"
+#include "support/concat.hpp"
 #include "tensorrt/tensorrt_session.hpp"
 
 namespace fastdllm {

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "json_reader.hpp"
+#include "support/json_reader.hpp"
 #include "text/normalizer.hpp"
 #include "text/vocabulary.hpp"
 

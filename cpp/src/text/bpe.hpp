@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "json_reader.hpp"
+#include "support/json_reader.hpp"
 #include "text/vocabulary.hpp"
 
 namespace fastdllm {

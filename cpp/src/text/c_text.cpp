@@ -1,5 +1,5 @@
 // The C API of text.
-#include "c_api.hpp"
+#include "c_api/c_api.hpp"
 #include "fastdllm/fastdllm_text.h"
 #include "fastdllm/llm.hpp"
 

@@ -4,8 +4,8 @@
 #include <array>
 #include <string_view>
 
-#include "concat.hpp"
 #include "fastdllm/error.hpp"
+#include "support/concat.hpp"
 
 namespace fastdllm {
 namespace {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "fastdllm/text.hpp"
-#include "json_reader.hpp"
+#include "support/json_reader.hpp"
 
 namespace fastdllm {
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "json_reader.hpp"
+#include "support/json_reader.hpp"
 
 namespace fastdllm {
 

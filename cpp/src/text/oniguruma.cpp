@@ -4,8 +4,8 @@
 #include <array>
 #include <utility>
 
-#include "concat.hpp"
 #include "fastdllm/error.hpp"
+#include "support/concat.hpp"
 #include "text/utf8.hpp"
 
 namespace fastdllm {

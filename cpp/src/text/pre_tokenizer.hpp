@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-#include "json_reader.hpp"
+#include "support/json_reader.hpp"
 #include "text/regex.hpp"
 
 namespace fastdllm {

@@ -9,8 +9,8 @@
 #include <new>
 #include <optional>
 
-#include "concat.hpp"
 #include "fastdllm/error.hpp"
+#include "support/concat.hpp"
 #include "text/oniguruma.hpp"
 #include "text/utf8.hpp"
 

@@ -5,12 +5,12 @@
 #include <string_view>
 #include <utility>
 
-#include "concat.hpp"
 #include "fastdllm/error.hpp"
 #include "fastdllm/package.hpp"
-#include "json_reader.hpp"
-#include "package_json.hpp"
-#include "sha256.hpp"
+#include "package/package_json.hpp"
+#include "support/concat.hpp"
+#include "support/json_reader.hpp"
+#include "support/sha256.hpp"
 #include "text/chat_format.hpp"
 
 namespace fastdllm {

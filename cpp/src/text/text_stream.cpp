@@ -3,9 +3,9 @@
 #include <unordered_map>
 #include <utility>
 
-#include "concat.hpp"
 #include "fastdllm/error.hpp"
 #include "fastdllm/text.hpp"
+#include "support/concat.hpp"
 #include "text/utf8.hpp"
 
 namespace fastdllm {

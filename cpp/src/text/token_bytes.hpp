@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "json_reader.hpp"
+#include "support/json_reader.hpp"
 #include "text/added_tokens.hpp"
 #include "text/vocabulary.hpp"
 

@@ -5,7 +5,7 @@
 #include <deque>
 #include <fstream>
 
-#include "json_text.hpp"
+#include "support/json_text.hpp"
 #include "text/added_tokens.hpp"
 #include "text/bpe.hpp"
 #include "text/normalizer.hpp"

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <unordered_map>
 
-#include "json_reader.hpp"
+#include "support/json_reader.hpp"
 
 namespace fastdllm {
 

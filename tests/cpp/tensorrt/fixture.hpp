@@ -10,11 +10,11 @@
 
 #include "../cuda/fake_cuda.hpp"
 #include "../scripted_session.hpp"
-#include "concat.hpp"
 #include "fake_nvinfer.hpp"
 #include "fastdllm/engine.hpp"
 #include "fastdllm/error.hpp"
-#include "sha256.hpp"
+#include "support/concat.hpp"
+#include "support/sha256.hpp"
 
 namespace fastdllm::testing {
 

@@ -9,10 +9,10 @@
 #include <string_view>
 #include <vector>
 
-#include "concat.hpp"
 #include "fastdllm/package.hpp"
 #include "fastdllm/text.hpp"
-#include "sha256.hpp"
+#include "support/concat.hpp"
+#include "support/sha256.hpp"
 #include "text/byte_alphabet.hpp"
 
 namespace fastdllm::testing {

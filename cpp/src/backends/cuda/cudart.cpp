@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <utility>
 
-#include "../../concat.hpp"
 #include "../library.hpp"
 #include "fastdllm/error.hpp"
+#include "support/concat.hpp"
 
 namespace fastdllm::cuda {
 

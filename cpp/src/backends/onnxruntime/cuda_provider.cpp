@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "../../concat.hpp"
 #include "fastdllm/error.hpp"
+#include "support/concat.hpp"
 
 namespace fastdllm {
 namespace {

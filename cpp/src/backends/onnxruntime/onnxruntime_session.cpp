@@ -8,11 +8,11 @@
 #include <utility>
 #include <vector>
 
-#include "../../concat.hpp"
 #include "cuda_provider.hpp"
 #include "denormals.hpp"
 #include "fastdllm/error.hpp"
 #include "loader.hpp"
+#include "support/concat.hpp"
 
 namespace fastdllm {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "../../concat.hpp"
 #include "fastdllm/error.hpp"
+#include "support/concat.hpp"
 
 namespace fastdllm::tensorrt {
 namespace {

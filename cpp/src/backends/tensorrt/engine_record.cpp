@@ -3,11 +3,11 @@
 #include <limits>
 #include <string_view>
 
-#include "../../concat.hpp"
-#include "../../json_reader.hpp"
-#include "../../package_json.hpp"
-#include "../../sha256.hpp"
 #include "fastdllm/package.hpp"
+#include "package/package_json.hpp"
+#include "support/concat.hpp"
+#include "support/json_reader.hpp"
+#include "support/sha256.hpp"
 
 namespace fastdllm::tensorrt {
 namespace {

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <string_view>
 
-#include "../../concat.hpp"
 #include "fastdllm/error.hpp"
 #include "mapped_file.hpp"
+#include "support/concat.hpp"
 
 namespace fastdllm::tensorrt {
 namespace {

@@ -8,8 +8,8 @@
 #include <cerrno>
 #include <cstring>
 
-#include "../../concat.hpp"
 #include "fastdllm/error.hpp"
+#include "support/concat.hpp"
 
 namespace fastdllm {
 

@@ -4,9 +4,9 @@
 #include <array>
 #include <utility>
 
-#include "../../concat.hpp"
 #include "../library.hpp"
 #include "fastdllm/error.hpp"
+#include "support/concat.hpp"
 
 namespace fastdllm::tensorrt {
 namespace {

@@ -6,13 +6,13 @@
 #include <optional>
 #include <utility>
 
-#include "../../concat.hpp"
 #include "context.hpp"
 #include "engine_record.hpp"
 #include "fastdllm/error.hpp"
 #include "fastdllm/package.hpp"
 #include "loaded_engine.hpp"
 #include "staging.hpp"
+#include "support/concat.hpp"
 
 namespace fastdllm {
 namespace tensorrt {

@@ -60,7 +60,7 @@ def package_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
 def _names_in(folder: Path) -> list[str]:
     """List what is there at one moment. Errors: ExportError for a file."""
     try:
-        return os.listdir(folder)
+        return [path.name for path in folder.iterdir()]
     except FileNotFoundError:
         return []
     except NotADirectoryError:

@@ -361,7 +361,9 @@ void bind_engine(nb::module_& m) {
            "on_commit"_a = nb::none(), nb::sig(signature("generate", "prompt_ids", true).c_str()),
            "Decodes config.max_new_tokens positions after the prompt.\n\n"
            "prompt_ids: [P] ids in [0, vocab_size), no mask token, P may be 0. on_commit: called\n"
-           "after every pass on the engine's thread; False aborts, what it raises comes out.\n"
+           "after every pass on the engine's thread; False aborts what this pass has not ended, "
+           "what\n"
+           "it raises comes out.\n"
            "Errors: ConfigError, OverloadedError before any pass; NumericError, BackendError\n"
            "during one.")
       .def("submit", &submit<false>, "prompt_ids"_a, "config"_a = GenerationConfig(),

@@ -155,7 +155,8 @@ class LLM:
 
         A list (also an empty one) gives a list of the same order, and may come with a config per
         prompt; when one fails, the others are cancelled. on_commit: of one prompt; called after
-        every pass on the engine's thread, False ends the answer ('abort').
+        every pass on the engine's thread, False ends the answer ('abort') that this pass has not
+        ended.
         """
         answers = self._answers(prompt, config, stop, on_commit, raw)
         try:

@@ -175,6 +175,16 @@ static void test_a_callback_ends_its_request(void) {
   fastdllm_request_free(request);
 }
 
+static void test_an_end_in_the_completing_pass_stays(void) {
+  int64_t events = 0;
+  const fastdllm_config config = small_config(1);
+  const fastdllm_callbacks callbacks = calling(end_it, &events);
+  fastdllm_request* request = NULL;
+  CHECK(fastdllm_engine_generate(engine, NULL, 0, &config, &callbacks, &request) == FASTDLLM_OK);
+  CHECK(result_of(request).finish_reason == FASTDLLM_FINISH_LENGTH && events == 1);
+  fastdllm_request_free(request);
+}
+
 typedef struct held {
   gate begun, released;
 } held;
@@ -204,6 +214,20 @@ static void test_another_thread_cancels_within_a_pass(void) {
   CHECK(result.finish_reason == FASTDLLM_FINISH_ABORT && result.num_passes == 1);
   CHECK(fastdllm_request_cancel(request) == FASTDLLM_OK);
   CHECK(result_of(request).token_ids == result.token_ids);
+  fastdllm_request_free(request);
+}
+
+static void test_one_cancelled_within_its_last_pass_keeps_its_end(void) {
+  held h = {NEW_GATE, NEW_GATE};
+  const fastdllm_config config = small_config(1);
+  const fastdllm_callbacks callbacks = calling(hold, &h);
+  fastdllm_request* request = NULL;
+  CHECK(fastdllm_engine_submit(engine, NULL, 0, &config, &callbacks, &request) == FASTDLLM_OK);
+  pass_gate(&h.begun);
+  CHECK(fastdllm_request_cancel(request) == FASTDLLM_OK);
+  open_gate(&h.released);
+  const fastdllm_result result = result_of(request);
+  CHECK(result.finish_reason == FASTDLLM_FINISH_LENGTH && result.num_tokens == 1);
   fastdllm_request_free(request);
 }
 
@@ -363,7 +387,9 @@ int main(void) {
   test_infill_fills_the_gaps();
   test_logits_and_facts();
   test_a_callback_ends_its_request();
+  test_an_end_in_the_completing_pass_stays();
   test_another_thread_cancels_within_a_pass();
+  test_one_cancelled_within_its_last_pass_keeps_its_end();
   test_too_many_are_refused_and_engines_may_go_first();
   test_a_callback_must_not_wait_for_the_engine();
   test_done_is_called_once_the_answer_is_there();

@@ -174,6 +174,80 @@ TEST(Scheduler, CancellingEndsARequestBetweenTwoPassesOrBeforeItsFirst) {
   EXPECT_EQ(first.result().token_ids, result.token_ids);
 }
 
+// Requests of every kind that end by themselves, with the end that each has.
+struct Ending {
+  std::string name;
+  PackageInfo package;
+  GenerationConfig config;
+  FinishReason reason;
+};
+
+std::vector<Ending> endings() {
+  const auto with = [](GenerationConfig config) {
+    config.max_new_tokens = 8;
+    config.block_length = 4;
+    return config;
+  };
+  const Ids five{5};
+  using enum FinishReason;
+  return {{"one token a pass", scripted_package(), with({}), length},
+          {"a block a pass", scripted_package(), with({.threshold = 0.1}), length},
+          {"a stop token", scripted_package(), with({.stop_token_ids = five}), stop},
+          {"a stop token's block", scripted_package(),
+           with({.stop_token_ids = five, .stop_at = StopAt::block}), stop},
+          {"tokens that are edited", scripted_package(), with({.editing_threshold = 0.9}), length},
+          {"a deferred window", scripted_package(), with({.threshold = 0.1, .deferred_window = 6}),
+           length},
+          {"a block-causal model", block_causal_package(), with({}), length},
+          {"a seed token that fills the answer",
+           block_causal_package(true),
+           {.max_new_tokens = 1, .block_length = 4},
+           length}};
+}
+
+TEST(Scheduler, ARequestCancelledInThePassThatCompletesItKeepsItsEnd) {
+  for (const Ending& ending : endings()) {
+    for (const bool by_callback : {false, true}) {
+      SCOPED_TRACE(ending.name + (by_callback ? ", the callback says false" : ", cancelled"));
+      Scripted s(ending.package);
+      const GenerationResult whole = s.engine.generate(prompt(4), ending.config);
+      ASSERT_EQ(whole.finish_reason, ending.reason);
+      std::int64_t told = 0, events = 0;
+      static_cast<void>(
+          s.engine.generate(prompt(4), ending.config, [&](const CommitEvent&) { return ++told; }));
+
+      Request request;
+      std::latch assigned(1);
+      request = s.engine.submit(prompt(4), ending.config, [&](const CommitEvent&) {
+        if (++events < told) return true;
+        assigned.wait();
+        if (!by_callback) request.cancel();
+        return !by_callback;
+      });
+      assigned.count_down();
+
+      EXPECT_EQ(request.result().finish_reason, ending.reason);
+      EXPECT_EQ(request.result().token_ids, whole.token_ids);
+      EXPECT_EQ(request.result().num_passes, whole.num_passes);
+    }
+  }
+}
+
+TEST(Scheduler, ARequestWhoseEngineGoesInThePassThatCompletesItKeepsItsEnd) {
+  Request request;
+  {
+    Scripted s;
+    std::latch completing(1);
+    request = s.engine.submit(prompt(4), {.max_new_tokens = 1}, [&](const CommitEvent&) {
+      completing.count_down();
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the engine is told to stop
+      return true;
+    });
+    completing.wait();
+  }
+  EXPECT_EQ(request.result().finish_reason, FinishReason::length);
+}
+
 TEST(Scheduler, RefusesMoreThanMayWait) {
   Scripted s({.max_batch = 1, .max_waiting = 1});
   std::string message;

@@ -8,11 +8,20 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import fastdllm
-from fastdllm import CommitEvent, ConfigError, Engine, GenerationConfig, OverloadedError, Request
+from fastdllm import (
+    LLM,
+    CommitEvent,
+    ConfigError,
+    Engine,
+    GenerationConfig,
+    OverloadedError,
+    Request,
+)
 
 from conftest import PackageOf, run_python
 from held import LONG, SECONDS, SHORT, Held
@@ -140,6 +149,61 @@ def test_a_running_request_is_cancelled_before_its_next_pass(
     assert (result.finish_reason, result.num_passes, running.events) == ("abort", 1, 1)
     assert ids == whole[: len(ids)]
     assert engine.generate([1, 2, 3], LONG).token_ids.tolist() == whole
+
+
+ENDS: list[tuple[dict[str, Any], str]] = [
+    ({"ignore_eos": True}, "length"),
+    ({"ignore_eos": True, "threshold": 0.01}, "length"),
+    ({"stop_token_ids": None}, "stop"),
+    ({"stop_token_ids": None, "stop_at": "block"}, "stop"),
+]
+
+
+@pytest.mark.parametrize("how", ["cancel", "false"])
+@pytest.mark.parametrize(("fields", "reason"), ENDS)
+def test_an_end_in_the_completing_pass_stays(
+    fields: dict[str, Any], reason: str, how: str, engine_with: Callable[..., Engine]
+) -> None:
+    engine = engine_with()
+    fields = {"max_new_tokens": 8, "block_length": 4} | fields
+    if "stop_token_ids" in fields:  # the last token that comes ends the answer
+        plain = GenerationConfig(max_new_tokens=8, block_length=4, ignore_eos=True)
+        fields["stop_token_ids"] = engine.generate([1, 2, 3], plain).token_ids.tolist()[2:3]
+    config = GenerationConfig(**fields)
+    whole = engine.generate([1, 2, 3], config)
+    assert whole.finish_reason == reason
+    requests: list[Request] = []
+    submitted = threading.Event()
+
+    def at_the_last(event: CommitEvent) -> bool:
+        if event.step + 1 < whole.num_passes:
+            return True
+        assert submitted.wait(SECONDS)
+        if how == "cancel":
+            requests[0].cancel()
+        return how == "cancel"
+
+    requests.append(engine.submit([1, 2, 3], config, at_the_last))
+    submitted.set()
+    result = requests[0].result(SECONDS)
+
+    assert (result.finish_reason, result.num_passes) == (reason, whole.num_passes)
+    assert result.token_ids.tolist() == whole.token_ids.tolist()
+
+
+def test_the_text_of_an_answer_that_ends_with_the_pass_keeps_its_end(llm: LLM) -> None:
+    config = GenerationConfig(max_new_tokens=8, threshold=0.01, ignore_eos=True)
+
+    answer = llm.generate("2 + 2", config, on_commit=lambda event: event.step < 0)
+    stream = llm.stream_events("2 + 2", config)
+    events = [next(stream)]
+    while events[-1].completion is None:
+        events.append(next(stream))
+    stream.close()  # cancels, behind the end
+
+    assert events[-1].completion is not None
+    assert events[-1].completion.finish_reason == answer.finish_reason == "length"
+    assert answer.num_passes == 1
 
 
 def test_cancelling_what_is_done_changes_nothing(engine_with: Callable[..., Engine]) -> None:

@@ -182,7 +182,8 @@ typedef struct fastdllm_commit_event {
 } fastdllm_commit_event;
 
 /* Called after every pass, on the engine's thread, where it holds up all requests; true goes on,
- * false ends the request with abort. A call that would wait for the engine is refused there. */
+ * false ends the request with abort, unless this pass has ended it. A call that would wait for the
+ * engine is refused there. */
 typedef bool (*fastdllm_commit_callback)(const fastdllm_commit_event* event, void* user_data);
 /* Called on the engine's thread when a request has ended: perhaps before submit has returned,
  * perhaps after fastdllm_request_result has. A call that waits for the end by itself returns after

@@ -146,7 +146,7 @@ struct CommitEvent {
 };
 
 /// Called after every pass over a block, on the engine's thread; false ends the generation with
-/// `abort`.
+/// `abort`, unless this pass has ended it.
 using CommitCallback = std::function<bool(const CommitEvent&)>;
 
 struct GenerationStats {

@@ -45,7 +45,7 @@ struct TextEvent {
 };
 
 /// Called after every pass, on the engine's thread, and not after the request has ended; false ends
-/// the answer with `abort`, and is its last call.
+/// the answer with `abort`, unless this pass has ended it, and is its last call.
 using TextCallback = std::function<bool(const TextEvent&)>;
 
 /// Threshold 0.9 (the paper's): what is used where no config is given. GenerationConfig{} is one

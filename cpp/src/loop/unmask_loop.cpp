@@ -255,13 +255,12 @@ void UnmaskLoop::take_commit() {
   const bool filled = seeds && canvas_.masked(block_).empty();
   const auto ended = answer_.ended_by_tokens();
   const bool goes_on = report(filled || ended);
-  if (!goes_on) {
-    ended_ = FinishReason::abort;
-  } else if (seeds) {
+  if (seeds) {
     ++step_;
     ended_ = ended;
     stage_ = Stage::decode;
   }
+  if (!goes_on) abort();
 }
 
 void UnmaskLoop::take_decode() {
@@ -272,15 +271,13 @@ void UnmaskLoop::take_decode() {
                        (!unfilled && post_steps_ >= config_.max_post_steps);
   const bool finished = !unfilled && settled && range_.end == block_.end;
   const auto ended = answer_.ended_by_tokens();
-  if (!report(finished || ended)) {
-    ended_ = FinishReason::abort;
-    return;
-  }
+  const bool goes_on = report(finished || ended);
   ++step_;
   ++index_;
   ++steps_since_refresh_;
   ended_ = ended;
   if (!ended_ && !unfilled && settled) leave_range();
+  if (!goes_on) abort();
 }
 
 bool UnmaskLoop::report(bool block_finished) const {

@@ -47,8 +47,11 @@ class UnmaskLoop {
   [[nodiscard]] Feed* next();
   /// Commits what the pass predicts and calls the callback. Errors: Error{numeric}, the callback's.
   void take();
-  /// Ends the request before its next pass.
-  void abort() noexcept { ended_ = FinishReason::abort; }
+  /// Ends the request before its next pass; one that has ended keeps its end.
+  void abort() noexcept {
+    if (!ended_) ended_ = FinishReason::abort;
+  }
+  [[nodiscard]] bool has_ended() const noexcept { return ended_.has_value(); }
 
   [[nodiscard]] GenerationResult result() const;
 

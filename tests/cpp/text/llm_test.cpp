@@ -248,6 +248,29 @@ TEST(LLM, ACancelledAnswerHasTheTextSoFar) {
   EXPECT_EQ(request.result().text, "abc");
 }
 
+TEST(LLM, AnAnswerThatEndsWithThePassKeepsItsEndWhoeverEndsItThen) {
+  ScriptedLLM scripted;
+  Gate gate;
+  TextRequest request;
+  request = scripted.llm->submit("", {.max_new_tokens = 3}, {}, [&](const TextEvent& event) {
+    gate.pass();
+    if (event.text == "abc") request.cancel();
+    return true;
+  });
+  gate.open();
+  EXPECT_EQ(request.result().finish_reason, FinishReason::length);
+  EXPECT_EQ(request.result().text, "abc");
+
+  const auto says_no = [](const TextEvent& event) { return event.text != "abc"; };
+  EXPECT_EQ(scripted.llm->generate("", {.max_new_tokens = 3}, {}, says_no).finish_reason,
+            FinishReason::length);
+  // A stop string and the reader's no in one pass.
+  const auto at_c = [](const TextEvent& event) { return event.text != "ab"; };
+  const Completion stopped =
+      scripted.llm->generate("", {.max_new_tokens = 9}, {.stop = {"c"}}, at_c);
+  EXPECT_EQ(stopped.text, "ab");
+}
+
 TEST(LLM, AnAnswerMayBeAskedForByManyThreadsAndOutliveTheLLM) {
   TextRequest request, left;
   Gate gate;

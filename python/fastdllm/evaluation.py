@@ -18,7 +18,7 @@ from typing import Any
 from fastdllm._core import ConfigError, Error, GenerationConfig, PackageError
 from fastdllm.answer import Answer, Completion, start_all, stop_strings
 from fastdllm.check import read_metadata
-from fastdllm.cli_config import config_of
+from fastdllm.cli.config import config_of
 from fastdllm.likelihood import Likelihood, check_method, log_likelihood
 from fastdllm.llm import LLM
 from fastdllm.text import ChatTemplate, TextError

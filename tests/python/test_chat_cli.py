@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 import fastdllm
-from fastdllm import GenerationConfig, cli_chat
+from fastdllm import GenerationConfig
 from fastdllm.chat import Conversation
 from fastdllm.check import read_metadata
+from fastdllm.cli import chat as chat_command
 from fastdllm.text import ChatTemplate
 
 from chat_templates import NO_SYSTEM
@@ -256,7 +257,7 @@ def test_without_rich_a_terminal_is_told_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "rich.console", None)
 
     with pytest.raises(fastdllm.Error, match=r"pip install 'fastdllm\[chat\]'"):
-        cli_chat._console()
+        chat_command._console()
 
 
 # --- a conversation ---------------------------------------------------------------------------
@@ -377,7 +378,7 @@ def test_what_would_move_the_cursor_is_written_out() -> None:
 
 def test_characters_are_not_torn_where_tints_change() -> None:
     pytest.importorskip("rich")
-    from fastdllm.chat_view import Span, spans
+    from fastdllm.chat.view import Span, spans
 
     tokens = {i: (token, 1.0 if i != 2 else 0.2) for i, token in enumerate("x漢y".encode())}
     tokens[6] = (ord("z"), 0.6)
@@ -396,7 +397,7 @@ def test_a_drawing_fits_its_terminal(width: int) -> None:
     from rich.cells import cell_len
     from rich.console import Console
 
-    from fastdllm.chat_view import LiveAnswer
+    from fastdllm.chat.view import LiveAnswer
 
     console = Console(file=io.StringIO(), width=width, height=6, color_system=None)
     view = LiveAnswer(console, ByteCodec(), frozenset({256}))
@@ -417,7 +418,7 @@ def test_nothing_behind_the_end_of_text_is_drawn() -> None:
     pytest.importorskip("rich")
     from rich.console import Console
 
-    from fastdllm.chat_view import LiveAnswer
+    from fastdllm.chat.view import LiveAnswer
 
     console = Console(file=io.StringIO(), width=60, height=20, color_system=None)
     view = LiveAnswer(console, ByteCodec(), frozenset({256}))

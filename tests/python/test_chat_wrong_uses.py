@@ -12,7 +12,7 @@ import pytest
 from test_chat_cli import said, talking
 
 import fastdllm
-from fastdllm import cli_chat
+from fastdllm.cli import chat
 
 TURN = {
     "finish_reason": "stop",
@@ -86,7 +86,7 @@ def test_errors_and_stats_of_a_file_do_nothing_to_the_terminal(
     lines = iter(["/stats", f"/load {tmp_path / 'chat.json'}", "/quit"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
 
-    assert cli_chat._Terminal(conversation, Console(file=io.StringIO())).talk() == 0
+    assert chat._Terminal(conversation, Console(file=io.StringIO())).talk() == 0
 
     told = capsys.readouterr()
     assert "ended by \\x1b[2J" in told.out

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from fastdllm import GenerationConfig, cli
-from fastdllm.cli_config import config_of
+from fastdllm.cli.config import config_of
+from fastdllm.cli.program import build_parser
 
 from conftest import ROOT, PackageOf, checkpoint_folder
 
@@ -100,7 +101,7 @@ def test_every_field_of_the_config_is_an_option_and_in_the_readme(field: str) ->
     elif isinstance(value, dict):
         words = [f"{token}={bias}" for token, bias in value.items()]
 
-    config = config_of(cli._parser().parse_args(["generate", "package", flag, *words]))
+    config = config_of(build_parser().parse_args(["generate", "package", flag, *words]))
 
     assert config.to_dict()[field] == value
     assert f"`{field}`" in (ROOT / "README.md").read_text("utf-8")
@@ -109,7 +110,7 @@ def test_every_field_of_the_config_is_an_option_and_in_the_readme(field: str) ->
 def test_lists_may_be_given_with_commas() -> None:
     flags = ["--logit-bias", "12=-1.5,3=2", "--banned-token-ids", "1,2", "--stop-token-ids", "3,5"]
 
-    config = config_of(cli._parser().parse_args(["generate", "package", *flags]))
+    config = config_of(build_parser().parse_args(["generate", "package", *flags]))
 
     assert config.logit_bias == {3: 2.0, 12: -1.5}
     assert config.banned_token_ids == [1, 2]
@@ -124,7 +125,7 @@ def test_lists_that_come_again_add_up() -> None:
     ]
 
     for _ in range(2):  # and not from one command line to the next
-        config = config_of(cli._parser().parse_args(["generate", "package", *flags]))
+        config = config_of(build_parser().parse_args(["generate", "package", *flags]))
 
         assert config.logit_bias == {5: 3.0, 6: -1.0, 7: 2.0}
         assert config.banned_token_ids == [1, 2, 4]
@@ -134,7 +135,7 @@ def test_lists_that_come_again_add_up() -> None:
 @pytest.mark.parametrize("flag", ["--logit-bias=12", "--logit-bias=a=1", "--banned-token-ids=x"])
 def test_a_malformed_list_is_wrong_usage(flag: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli._parser().parse_args(["generate", "package", flag])
+        build_parser().parse_args(["generate", "package", flag])
     assert ended.value.code == 2
 
 

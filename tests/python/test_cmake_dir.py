@@ -75,7 +75,8 @@ def test_a_source_folder_has_no_cmake_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from fastdllm import cli
+    from fastdllm.cli import program
 
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "cli.py"))
+    monkeypatch.setattr(program, "__file__", str(tmp_path / "cli" / "program.py"))
     assert cli.main(["--cmake-dir"]) == 1
     assert "not installed from a wheel" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import json
 import re
 
 from fastdllm import GenerationConfig
-from fastdllm.cli import _parser
+from fastdllm.cli.program import build_parser
 
 from conftest import ROOT
 
@@ -67,7 +67,7 @@ def test_json_keeps_all_of_them() -> None:
 
 
 def test_the_command_line_has_an_option_for_each() -> None:
-    options = _parser().parse_args(["generate", "package"])
+    options = build_parser().parse_args(["generate", "package"])
     own = {"command", "package", "threads", "backend", "device", "json", "cmake_dir"}
     own |= {"prompt", "raw", "stream", "stop", "infill"}
 

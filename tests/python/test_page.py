@@ -11,7 +11,7 @@ import pytest
 
 from fastdllm import LLM, Engine, GenerationConfig
 from fastdllm.trace import make_trace
-from fastdllm.trace_html import draw_html
+from fastdllm.trace.html import draw_html
 
 from chromium import CONTRASTS, Keys, Page, Settings, browsing, serving
 from held import Held

@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from fastdllm.trace_html import PAGE
+from fastdllm.trace.html import PAGE
 
 from chromium import Page, browsing, running
 from held import SECONDS

@@ -148,7 +148,7 @@ def test_a_killed_job_goes_on_where_it_stopped(
     cluster: str, package_of: PackageOf, source: Path, expected: list[str], tmp_path: Path
 ) -> None:
     package, out = package_of("tiny_math"), tmp_path / "out"
-    command = [sys.executable, "-m", "fastdllm.ray.batch", package, source, out]
+    command = [sys.executable, "-m", "fastdllm", "batch", package, source, out]
     command += ["--address", cluster, "--shard-rows", "2", "--max-new-tokens", "48"]
     command += ["--threshold", "0.9", "--temperature", "0.6", "--seed", "5"]
     job = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
@@ -235,3 +235,15 @@ def test_two_replicas_serve_openai_routes_and_one_that_dies_comes_back(
         assert second in workers("ServeReplica")
     finally:
         serve.shutdown()
+
+
+def test_the_command_line_offers_the_formats_and_error_rules_of_the_job() -> None:
+    from fastdllm.cli.program import build_parser
+    from fastdllm.ray.batch import ON_ERROR
+    from fastdllm.ray.shards import FORMATS
+
+    words = ["batch", "package", "in", "out"]
+    for name in FORMATS:
+        assert build_parser().parse_args([*words, "--format", name]).format == [name]
+    for name in ON_ERROR:
+        assert build_parser().parse_args([*words, "--on-error", name]).on_error == name

@@ -13,7 +13,7 @@ import pytest
 
 from fastdllm import LLM, GenerationConfig, cli
 from fastdllm.trace import TraceDocument, make_trace
-from fastdllm.trace_html import draw_html, json_in_html
+from fastdllm.trace.html import draw_html, json_in_html
 
 from conftest import PackageOf
 
@@ -113,7 +113,7 @@ def test_a_picture_is_small_and_1200_pixels_wide_whatever_it_shows(
     llm: LLM, trace: TraceDocument, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     pytest.importorskip("matplotlib")
-    from fastdllm.trace_png import draw_png
+    from fastdllm.trace.png import draw_png
 
     long = GenerationConfig(max_new_tokens=128, threshold=0.9, ignore_eos=True, block_length=8)
     window = GenerationConfig(max_new_tokens=64, threshold=0.9, deferred_window=16)
@@ -174,7 +174,7 @@ def test_a_file_that_is_there_stays_whole_when_drawing_fails(
     def broken(trace: TraceDocument) -> str:
         raise OSError("no space left")
 
-    monkeypatch.setattr("fastdllm.trace_html.draw_html", broken)
+    monkeypatch.setattr("fastdllm.trace.html.draw_html", broken)
     assert run("trace", package_of("tiny_math"), "--prompt", QUESTION, "--html", path) == 1
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
@@ -194,7 +194,7 @@ def test_without_matplotlib_the_extra_is_named_before_anything_runs(
     for name in [one for one in sys.modules if one.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for name in ("fastdllm.trace_png", "fastdllm.bench_plot"):
+    for name in ("fastdllm.trace.png", "fastdllm.bench.plot"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.chdir(tmp_path)
     command, *others = options

@@ -22,7 +22,7 @@ from fastdllm.tune import (
     sweep,
     within,
 )
-from fastdllm.tune_plot import draw
+from fastdllm.tune.plot import draw
 
 from conftest import PackageOf, checkpoint_folder
 

@@ -1,6 +1,6 @@
 """A data set of prompts to a data set of answers, on the workers of a Ray cluster.
 
-    python -m fastdllm.ray.batch PACKAGE INPUT OUTPUT [--replicas 2 --threads 1] [options]
+    fastdllm batch PACKAGE INPUT OUTPUT [--replicas 2 --threads 1] [options]
 
 The input's rows are numbered and cut into shards. Ray Data hands shards to a pool of actors with an
 engine each, restarts an actor that dies and hands its shard out again; the actor writes the shard
@@ -333,9 +333,3 @@ async def _answer(llm: LLM, row: Row, work: _Work) -> output.Record:
     if record["error"] is not None and work.on_error == "fail":
         raise Error(f"row {row.number}: {record['error']}")
     return record
-
-
-if __name__ == "__main__":
-    from fastdllm.ray.batch_cli import main
-
-    raise SystemExit(main())

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ray import serve
 
 from fastdllm._core import ConfigError, GenerationConfig, OverloadedError, read_package
-from fastdllm.cli_serve import KEY_VARIABLE
+from fastdllm.cli.serve import KEY_VARIABLE
 from fastdllm.llm import LLM
 from fastdllm.serve import Settings, create_app
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from fastdllm.tune import CAREFUL, Outcome, pareto_front, recommended
+from fastdllm.tune.tuning import CAREFUL, Outcome, pareto_front, recommended
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 86, 574, 56, 380  # the frame

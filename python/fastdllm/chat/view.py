@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fastdllm._core import CommitEvent
-from fastdllm.chat import tokens_per_forward
+from fastdllm.chat.conversation import tokens_per_forward
 from fastdllm.text import TextCodec, escaped
 from fastdllm.trace import MASK
 

@@ -1,4 +1,4 @@
-"""The command line of a batch job: python -m fastdllm.ray.batch."""
+"""`fastdllm batch`: answers to every row of a data set, on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import ray
+from fastdllm.cli.config import add_config, config_of, integer
 
-from fastdllm._core import Error
-from fastdllm.cli_config import add_config, config_of, integer
-from fastdllm.ray.batch import ON_ERROR, Progress, answer_dataset
-from fastdllm.ray.shards import FORMATS
+if TYPE_CHECKING:
+    from fastdllm.ray.batch import Progress
+
+# As in fastdllm.ray, which needs Ray: help and completion do not.
+_FORMATS = ("parquet", "jsonl")
+_ON_ERROR = ("record", "fail")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a job; 0 success, 1 failure, one line on stderr, 2 wrong usage, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+def run_batch(options: argparse.Namespace) -> int:
+    """Run a job; its summary is one JSON object on stdout."""
+    import ray
+
+    from fastdllm.ray.batch import answer_dataset
+
     progress = _Progress()
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress is shown here
     try:
@@ -51,18 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress.end()
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except (Error, OSError, ConnectionError) as problem:
-        progress.end()
-        print(f"fastdllm.ray.batch: error: {problem}", file=sys.stderr)
-        return 1
+    except Exception:
+        progress.end()  # the error stands in a line of its own
+        raise
     progress.end()
     print(json.dumps(asdict(summary)))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m fastdllm.ray.batch",
+def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "batch",
+        help="answer every row of a data set on a Ray cluster",
         description="Answer every row of a data set on a Ray cluster. Started again, it goes on.",
     )
     parser.add_argument("package", type=Path)
@@ -70,13 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("output", type=Path, help="a folder that every worker sees")
     parser.add_argument("--prompt-column", default="prompt", help="default: prompt")
     parser.add_argument("--id-column", help="copied to the answers; default: none")
-    parser.add_argument("--format", action="append", choices=FORMATS, help="default: parquet")
+    parser.add_argument("--format", action="append", choices=_FORMATS, help="default: parquet")
     parser.add_argument(
         "--shard-rows", type=integer, default=256, help="rows of an output file; default 256"
     )
     parser.add_argument(
         "--on-error",
-        choices=ON_ERROR,
+        choices=_ON_ERROR,
         default="record",
         help="write a bad row's error in its place (the default), or end the job at it",
     )
@@ -92,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--stop", action="append", metavar="TEXT", help="end answers before it")
     add_config(parser)
-    return parser
+    parser.set_defaults(run=run_batch)
 
 
 class _Progress:

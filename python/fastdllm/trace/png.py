@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from fastdllm.trace import PassFacts, TraceDocument
+from fastdllm.trace.document import PassFacts, TraceDocument
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg

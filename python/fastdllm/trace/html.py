@@ -7,9 +7,9 @@ import re
 from html import escape
 from pathlib import Path
 
-from fastdllm.trace import TraceDocument
+from fastdllm.trace.document import TraceDocument
 
-PAGE = Path(__file__).parent / "serve" / "page"
+PAGE = Path(__file__).parents[1] / "serve" / "page"
 
 
 def draw_html(trace: TraceDocument) -> str:

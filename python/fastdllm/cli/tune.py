@@ -11,7 +11,7 @@ from typing import Any
 
 from fastdllm import tune
 from fastdllm._core import ConfigError, Error
-from fastdllm.cli_config import integer
+from fastdllm.cli.config import integer
 
 
 def add_tune(command: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def run_tune(options: argparse.Namespace) -> int:
     """
     from fastdllm.llm import LLM
     from fastdllm.problems import read_problems
-    from fastdllm.tune_plot import draw
+    from fastdllm.tune.plot import draw
 
     _check(options)
     problems = read_problems(options.problems)[: options.count]

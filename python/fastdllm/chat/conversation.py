@@ -11,7 +11,7 @@ from typing import Any
 
 from fastdllm._core import CommitEvent, ConfigError, Error, GenerationConfig
 from fastdllm.answer import Completion, StreamEvent
-from fastdllm.cli_config import LISTS, expected_value
+from fastdllm.cli.config import LISTS, expected_value
 from fastdllm.llm import LLM, Prompt
 from fastdllm.output import check_writable, write_whole
 from fastdllm.text import TextError

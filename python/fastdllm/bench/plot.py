@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastdllm.bench import Measurement
+from fastdllm.bench.measuring import Measurement
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg

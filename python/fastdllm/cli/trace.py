@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from fastdllm._core import Error
-from fastdllm.cli_config import add_config, config_of, read_prompt
+from fastdllm.cli.config import add_config, config_of, read_prompt
 from fastdllm.output import check_writable, write_whole
 
 
@@ -43,13 +43,13 @@ def run_trace(options: argparse.Namespace) -> int:
     if options.png is not None:
         if options.png.suffix.lower() != ".png":
             raise Error(f"--png {options.png}: expected a name that ends in .png")
-        from fastdllm.trace_png import draw_png  # says so where matplotlib is missing
+        from fastdllm.trace.png import draw_png  # says so where matplotlib is missing
     config = config_of(options)
     prompt = read_prompt(options.prompt)
 
     from fastdllm.llm import LLM
     from fastdllm.trace import make_trace
-    from fastdllm.trace_html import draw_html
+    from fastdllm.trace.html import draw_html
 
     llm = LLM(
         options.package, threads=options.threads, backend=options.backend, device=options.device

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdllm._core import Error, GenerationConfig
-from fastdllm.cli_config import add_config, config_of
+from fastdllm.cli.config import add_config, config_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -179,7 +179,7 @@ class _Terminal:
             return None
 
     def _answer(self, text: str) -> None:
-        from fastdllm.chat_view import LiveAnswer
+        from fastdllm.chat.view import LiveAnswer
         from fastdllm.text import escaped
 
         if self._is_dumb:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastdllm._core import Error
-from fastdllm.cli_config import integer
+from fastdllm.cli.config import integer
 from fastdllm.serve.settings import Settings
 
 if TYPE_CHECKING:

@@ -1,0 +1,7 @@
+"""A conversation that keeps its messages, and how it looks on a terminal (`view`)."""
+
+from __future__ import annotations
+
+from fastdllm.chat.conversation import ROLES, Conversation, TurnStats, tokens_per_forward
+
+__all__ = ["ROLES", "Conversation", "TurnStats", "tokens_per_forward"]

@@ -55,7 +55,7 @@ class Served:
         return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
 
     def post_head(self, path: str, length: int | None, *more: str) -> bytes:
-        lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", *more]
+        lines = [f"POST {path} HTTP/1.1", "Host: [::1]", "Content-Type: application/json", *more]
         if length is not None:
             lines.append(f"Content-Length: {length}")
         return "\r\n".join([*lines, "", ""]).encode()

@@ -28,7 +28,7 @@ PATIENCE = 60  # seconds for what must come
 LIMITS = ("--head-seconds", "1", "--body-seconds", "1", "--keep-alive-seconds", "2")
 CHAT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
 WHOLE = json.dumps(CHAT).encode()
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: [::1]\r\nContent-Type: application/json\r\n"
 UNREAD = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 
 
@@ -303,12 +303,12 @@ HEADS = {
     "garbage": b"\x00\xff" * 500 + b"\r\n\r\n",
     "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x5a" * 512,
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00",
-    "a method that does not exist": b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a method that does not exist": b"BREW / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "no path": b"GET HTTP/1.1\r\n\r\n",
-    "a version that does not exist": b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+    "a version that does not exist": b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
     "a header of a megabyte": b"GET / HTTP/1.1\r\nX: " + b"a" * 2**20 + b"\r\n\r\n",
     "a hundred thousand headers": b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 100_000 + b"\r\n",
-    "a path of a megabyte": b"GET /" + b"a" * 2**20 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a path of a megabyte": b"GET /" + b"a" * 2**20 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a header without a name": b"GET / HTTP/1.1\r\n: a\r\n\r\n",
     "a NUL in a header": b"GET / HTTP/1.1\r\nX: a\x00b\r\n\r\n",
     "a length that is no number": HEAD + b"Content-Length: x\r\n\r\n",
@@ -318,11 +318,12 @@ HEADS = {
     "a length and chunks": HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
     "a chunk of no size": HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n{}\r\n0\r\n\r\n",
     "a chunk of a huge size": HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"F" * 30 + b"\r\n",
-    "up the folders": b"GET /page/../../../../etc/passwd HTTP/1.1\r\nHost: x\r\n"
+    "up the folders": b"GET /page/../../../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n"
     b"Connection: close\r\n\r\n",
-    "up the folders, encoded": b"GET /page/%2e%2e/%2e%2e/app.py HTTP/1.1\r\nHost: x\r\n"
+    "up the folders, encoded": b"GET /page/%2e%2e/%2e%2e/app.py HTTP/1.1\r\nHost: localhost\r\n"
     b"Connection: close\r\n\r\n",
-    "a path that is no UTF-8": b"GET /%ff%fe%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    "a path that is no UTF-8": b"GET /%ff%fe%00 HTTP/1.1\r\nHost: localhost\r\n"
+    b"Connection: close\r\n\r\n",
     "nothing": b"",
     "half a head": HEAD,
     "a head that waits for its body": HEAD + b"Content-Length: 100\r\n\r\n{",

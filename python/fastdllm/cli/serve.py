@@ -62,6 +62,13 @@ def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         " process sees in a list",
     )
     command.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line")
+    command.add_argument(
+        "--allowed-host",
+        action="append",
+        metavar="NAME",
+        help="a name that clients and their pages may call the server by; may come again; at a"
+        " loopback address default: localhost, 127.0.0.1 and [::1] alone",
+    )
     for name, text in _NOTES.items():
         default = getattr(Settings(), name)
         option = f"--{name.replace('_', '-')}"
@@ -78,7 +85,9 @@ def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def run_serve(options: argparse.Namespace) -> int:
     """Load the packages, say where they are served, serve until a signal."""
     settings = Settings(
-        api_keys=_keys(options), **{name: getattr(options, name) for name in _NOTES}
+        api_keys=_keys(options),
+        allowed_hosts=tuple(options.allowed_host or ()),
+        **{name: getattr(options, name) for name in _NOTES},
     )
     names = _names(options)
     cache_bytes = _cache_bytes(options)

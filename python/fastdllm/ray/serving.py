@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 from ray import serve
 
 from fastdllm._core import ConfigError, GenerationConfig, OverloadedError, read_package
@@ -35,7 +42,8 @@ class ServeArgs(BaseModel):
     GPU where the device is one. num_replicas: or min_replicas, max_replicas and
     target_ongoing_requests (a replica's, on average; None = max_batch) for autoscaling.
     max_ongoing_requests: a replica's at once, None = twice max_batch; more wait at the proxy, up to
-    max_queued_requests. API keys come from the replicas' variable FASTDLLM_API_KEY.
+    max_queued_requests. allowed_hosts: a list, or names with commas between. API keys come from the
+    replicas' variable FASTDLLM_API_KEY.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -53,16 +61,25 @@ class ServeArgs(BaseModel):
     target_ongoing_requests: float | None = Field(default=None, gt=0)
     max_ongoing_requests: int | None = Field(default=None, ge=1)
     max_queued_requests: int = Field(default=256, ge=1)
+    allowed_hosts: tuple[str, ...] = ()
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        """Take what a command line can say."""
+        return given.split(",") if isinstance(given, str) else given
 
     def settings(self) -> Settings:
         """Return the server's settings. Errors: ConfigError, also for an unknown name."""
         given = dict(self.model_extra or {})
-        known = {field.name for field in dataclasses.fields(Settings)} - {"api_keys", *_PROXY}
+        known = {field.name for field in dataclasses.fields(Settings)}
+        known -= {"api_keys", "allowed_hosts", *_PROXY}
         for name in given:
             if name not in known:
                 names = ", ".join(sorted(known | set(type(self).model_fields)))
                 raise ConfigError(f"there is no argument {name!r}; expected of {names}")
         try:
+            given["allowed_hosts"] = self.allowed_hosts
             return TypeAdapter(Settings).validate_python(given)
         except ValidationError as problem:
             raise _config_error(problem) from None

@@ -1,4 +1,4 @@
-"""What every request passes before and after its route: limits, keys, its id, its log line."""
+"""What every request passes before and after its route: names, limits, keys, its id, its log."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastdllm.serve.bodies import read_json
 from fastdllm.serve.connection import MOST_HEAD_BYTES, Call
 from fastdllm.serve.errors import ApiError, ClientGone, api_error, stopped, unexpected
+from fastdllm.serve.names import check_names
 from fastdllm.serve.serving import Serving
 
 logger = logging.getLogger("fastdllm.serve")
@@ -99,6 +100,12 @@ class Gate:
         head = [*scope["headers"], (scope.get("raw_path", b""), scope["query_string"])]
         if sum(len(name) + len(value) + 4 for name, value in head) > MOST_HEAD_BYTES:
             raise ApiError(431, "the request's head is too large", headers=_CLOSE)
+        check_names(
+            scope["headers"],
+            address=(scope.get("server") or (None,))[0],
+            method=scope["method"],
+            allowed=frozenset(self._settings.allowed_hosts),
+        )
         self._check_key(scope["path"], headers)
         body = b""
         if scope["method"] == "POST" and scope["path"] in self._posts:

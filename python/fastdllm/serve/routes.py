@@ -43,6 +43,7 @@ _PAGE_HEADERS = {
 _ERRORS = {
     400: "what was asked cannot be honoured; param names the field",
     401: "no valid API key",
+    403: "the server is not called that, or asked from the page of another",
     404: "no such model, or no such route",
     408: "the body came too slowly",
     413: "the body is too large",
@@ -66,8 +67,8 @@ def _done(model: type[BaseModel] | None, content: dict[str, Any]) -> Responses:
     return {200: {"model": model, "content": content}}
 
 
-_READS = _errors(400, 401, 404, 503)
-_TAKES = _errors(400, 401, 404, 408, 413, 415, 500, 503)
+_READS = _errors(400, 401, 403, 404, 503)
+_TAKES = _errors(400, 401, 403, 404, 408, 413, 415, 500, 503)
 _GENERATES = _TAKES | _errors(429, 504)
 _EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 _STREAM = {"text/event-stream": {"schema": _EVENT}}  # of each event; its data is JSON or [DONE]

@@ -1,8 +1,7 @@
-"""Helpers for tests: golden cases, and a package as a forward function for the reference."""
+"""To check a package against a reference: golden cases, and a graph for `fastdllm.reference`."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ Array = NDArray[Any]
 
 
 def golden_config(case: Mapping[str, Any]) -> GenerationConfig:
-    """Turn a case of shared/golden/*/golden.json into the config that reproduces it.
+    """Turn a case of tests/golden/*/golden.json into the config that reproduces it.
 
     The references name their parameters differently; a case's keys tell which one ran.
     """
@@ -71,12 +70,6 @@ def golden_config(case: Mapping[str, Any]) -> GenerationConfig:
             options["remasking"] = ranks[case["alg"]]
             options["eps"] = case["eps"]
     return GenerationConfig(**options)
-
-
-def load_golden(folder: Path) -> dict[str, Any]:
-    """Read a golden folder's golden.json."""
-    content: dict[str, Any] = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
-    return content
 
 
 def package_forward(package_dir: str | Path, *, threads: int = 2) -> Forward:

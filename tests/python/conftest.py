@@ -25,7 +25,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT.parent / "shared" / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 PackageOf = Callable[[str], Path]
 EngineOf = Callable[[str], fastdllm.Engine]
 
@@ -48,18 +48,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"{name}: {value}")
 
 
+def load_golden(family: str) -> dict[str, Any]:
+    """Read a golden folder's golden.json. Goldens are part of the project: a missing one fails."""
+    content: dict[str, Any] = json.loads((GOLDEN / family / "golden.json").read_text("utf-8"))
+    return content
+
+
 def checkpoint_folder(name: str) -> Path:
-    if name == "tiny_math":
-        folders = [
-            ROOT / "benchmarks" / "tiny_math" / "checkpoint",
-            ROOT.parent / "shared" / "tiny_math" / "checkpoint",
-        ]
-    else:
-        folders = [GOLDEN / name]
-    for folder in folders:
-        if (folder / "model.safetensors").exists():
-            return folder
-    pytest.skip(f"no checkpoint at {' or '.join(map(str, folders))}")
+    """Return the shipped model's checkpoint (tiny_math), or a golden's."""
+    shipped = ROOT / "benchmarks" / "tiny_math" / "checkpoint"
+    folder = shipped if name == "tiny_math" else GOLDEN / name
+    if not (folder / "model.safetensors").exists():
+        pytest.fail(f"no checkpoint at {folder}: it is part of the project")
+    return folder
 
 
 @pytest.fixture(scope="session")

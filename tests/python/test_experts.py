@@ -20,9 +20,8 @@ from fastdllm.export.onnx_export import OPSETS
 from fastdllm.export.precision import PRECISIONS
 from fastdllm.export.validate import open_graph
 from fastdllm.export.weights import place_weights, write_weights
-from fastdllm.testing import load_golden
 
-from conftest import GOLDEN, PackageOf
+from conftest import PackageOf, load_golden
 
 HIDDEN, SIZE, EXPERTS, CHOSEN = 24, 12, 8, 2
 SOFTMAX = MoeSpec(num_experts=EXPERTS, experts_per_token=CHOSEN, expert_size=SIZE)
@@ -210,7 +209,7 @@ def test_packages_agree_with_the_reference_model(family: str, package_of: Packag
         for value in session.get_inputs()
         if value.name.startswith("past")
     }
-    for probe in load_golden(GOLDEN / family)["logits"]:
+    for probe in load_golden(family)["logits"]:
         ids = np.array([probe["input_ids"]])
         position = np.arange(ids.shape[1])
         block = position // (32 if family.startswith("llada2") else ids.shape[1])

@@ -120,12 +120,12 @@ struct PyRequest {
     const Released release;
     while (true) {
       auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(look_interval);
-      if (until) {
+      if (until && !request.done()) {
         time = std::min(time, std::max(std::chrono::nanoseconds(*until - Clock::now()),
                                        std::chrono::nanoseconds(0)));
       }
       if (request.wait_for(time)) return true;
-      if (until && Clock::now() >= *until) return false;
+      if (until && Clock::now() >= *until && !request.done()) return false;
       Calls::get().stay_out_when_closing();
       const nb::gil_scoped_acquire gil;
       if (PyErr_CheckSignals() == 0) continue;
@@ -315,16 +315,18 @@ void bind_engine(nb::module_& m) {
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(&Calls::close));
   nb::class_<PyRequest>(m, "Request", nb::type_slots(request_slots),
                         "A request under way, from Engine.submit.")
-      .def("result", &result_of, "timeout"_a = nb::none(),
-           nb::sig("def result(self, timeout: float | None = None) -> GenerationResult"),
-           "Waits, `timeout` seconds at most. Errors: TimeoutError; NumericError, BackendError of\n"
-           "the request's passes; what on_commit raised; ConfigError in a callback.")
+      .def(
+          "result", &result_of, "timeout"_a = nb::none(),
+          nb::sig("def result(self, timeout: float | None = None) -> GenerationResult"),
+          "Waits for the end, `timeout` seconds at most, and until on_done has returned; in\n"
+          "on_done it is there. Errors: TimeoutError; NumericError, BackendError of the request's\n"
+          "passes; what on_commit raised; ConfigError in another callback.")
       .def(
           "cancel", [](const PyRequest& self) { self.request.cancel(); },
           "Ends the request before its next pass, finish_reason 'abort'; nothing if it has ended.")
       .def_prop_ro(
           "done", [](const PyRequest& self) { return self.request.done(); },
-          "Whether the request has ended.");
+          "Whether the request has ended; on_done may still run.");
 
   constexpr const char* ids_type =
       "collections.abc.Iterable[int] | numpy.typing.NDArray[numpy.int32], "
@@ -369,7 +371,8 @@ void bind_engine(nb::module_& m) {
       .def("submit", &submit<false>, "prompt_ids"_a, "config"_a = GenerationConfig(),
            "on_commit"_a = nb::none(), "on_done"_a = nb::none(), nb::keep_alive<0, 1>(),
            nb::sig(signature("submit", "prompt_ids", false).c_str()),
-           "The same without waiting. on_done: called on the engine's thread at the end.")
+           "The same without waiting. on_done: called on the engine's thread at the end, before\n"
+           "result() returns on another thread.")
       .def(
           "infill", &generate<true>, "canvas_ids"_a, "config"_a = GenerationConfig(),
           "on_commit"_a = nb::none(), nb::sig(signature("infill", "canvas_ids", true).c_str()),

@@ -348,6 +348,13 @@ static void test_a_waiting_call_returns_after_done(void) {
     CHECK(fastdllm_engine_generate(engine, NULL, 0, &config, &callbacks, &request) == FASTDLLM_OK);
     CHECK(done == 1);
     fastdllm_request_free(request);
+
+    done = 0;
+    CHECK(fastdllm_engine_submit(engine, NULL, 0, &config, &callbacks, &request) == FASTDLLM_OK);
+    CHECK(i % 2 == 0 ? result_of(request).num_tokens == 3
+                     : fastdllm_request_wait_for(request, 60000));
+    CHECK(done == 1);
+    fastdllm_request_free(request);
   }
 }
 

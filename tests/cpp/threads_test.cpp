@@ -140,6 +140,29 @@ TEST(Abort, OfOneOfTwoThatShareRunsLeavesTheOtherItsAnswer) {
   }
 }
 
+TEST(OnDone, HasReturnedBeforeAnotherThreadHasTheResult) {
+  Hashing h(scripted_package());
+  for (int i = 0; i < 20; ++i) {
+    std::latch assigned(1), begun(1);
+    std::atomic<bool> returned{false};
+    Request request;
+    request = h.engine.submit(Ids{1}, {.max_new_tokens = 3}, {}, [&] {
+      assigned.wait();
+      EXPECT_TRUE(request.wait_for({}));  // here it has ended
+      EXPECT_EQ(request.result().token_ids.size(), 3U);
+      begun.count_down();
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      returned = true;
+    });
+    assigned.count_down();
+    begun.wait();
+    EXPECT_TRUE(request.done());
+    EXPECT_FALSE(request.wait_for({}) && !returned);
+    EXPECT_EQ(request.result().token_ids.size(), 3U);
+    EXPECT_TRUE(returned);
+  }
+}
+
 // Callers of all kinds while the engine goes: who waits, who is called back, who cancels.
 TEST(Destruction, EndsWhatRunsAndWhatWaitsWhileOtherThreadsWaitForIt) {
   for (int i = 0; i < 30; ++i) {

@@ -360,6 +360,32 @@ def test_on_done_is_called_once_for_every_end(
     assert sorted(told) == [("answered", True), ("cancelled", True), ("failed", True)]
 
 
+def test_on_done_has_run_when_another_thread_has_the_result(
+    engine_with: Callable[..., Engine],
+) -> None:
+    engine = engine_with()
+    own: list[Request] = []
+    told: list[object] = []
+    given, begun = threading.Event(), threading.Event()
+
+    def on_done() -> None:
+        assert given.wait(SECONDS)
+        begun.set()
+        told.append(ids_of(own[0]))  # does not wait for itself
+        time.sleep(0.05)
+        told.append("returned")
+
+    for timeout in (None, SECONDS, 0):
+        own, told = [engine.submit([1], SHORT, None, on_done)], []
+        given.set()
+        begun.wait(SECONDS)
+        assert own[0].done  # but a result without the call would be early
+        result = own[0].result(timeout)
+        assert told == [result.token_ids.tolist(), "returned"]
+        given.clear()
+        begun.clear()
+
+
 def test_a_request_keeps_its_engine(engine_with: Callable[..., Engine]) -> None:
     expected = ids_of(engine_with().submit([1], LONG))
 

@@ -37,7 +37,8 @@ struct EngineLoad {
   EngineLimits limits;                ///< cache_bytes as resolved, in bytes
 };
 
-/// Called on the engine's thread when a request has ended; must not throw.
+/// Called on the engine's thread when a request has ended, before Request::result() returns on
+/// another thread; must not throw. On this thread the result is there: result() does not wait.
 using DoneCallback = std::function<void()>;
 
 struct Job;
@@ -47,12 +48,15 @@ struct Job;
 class FASTDLLM_API Request {
  public:
   Request() = default;
-  /// Waits. Errors: those of Engine::generate() during a pass and what the callback threw;
-  /// Error{bad_config} on the engine's own thread, which would wait for itself.
+  /// Waits until the request has ended and on_done has returned. Errors: those of
+  /// Engine::generate() during a pass and what the callback threw; Error{bad_config} on the
+  /// engine's own thread while the request runs: it would wait for itself.
   [[nodiscard]] GenerationResult result() const;
-  /// Waits so long at most, on the engine's own thread not at all; whether the request has ended.
+  /// Waits so long at most, on the engine's own thread not at all; whether result() would return
+  /// at once.
   [[nodiscard]] bool wait_for(std::chrono::nanoseconds time) const;
-  [[nodiscard]] bool done() const { return wait_for({}); }
+  /// Whether the request has ended; on_done may still run.
+  [[nodiscard]] bool done() const;
   /// Ends the request before its next pass with `abort`; one that has ended stays as it is.
   void cancel() const noexcept;
   /// Errors: Error{bad_config} on the engine's own thread, and in a process that was forked from

@@ -185,9 +185,8 @@ typedef struct fastdllm_commit_event {
  * false ends the request with abort, unless this pass has ended it. A call that would wait for the
  * engine is refused there. */
 typedef bool (*fastdllm_commit_callback)(const fastdllm_commit_event* event, void* user_data);
-/* Called on the engine's thread when a request has ended: perhaps before submit has returned,
- * perhaps after fastdllm_request_result has. A call that waits for the end by itself returns after
- * it. */
+/* Called on the engine's thread when a request has ended, perhaps before submit has returned. Calls
+ * that wait for the end return after it has returned; on this thread they do not wait. */
 typedef void (*fastdllm_done_callback)(void* user_data);
 
 /* What a request calls; NULL functions are not called. user_data lives until on_done was called, or
@@ -291,9 +290,11 @@ FASTDLLM_API fastdllm_status fastdllm_engine_logits(fastdllm_engine* engine, con
 /* Lets go of it. A request under way goes on to its end: cancel it first where that is not wanted.
  */
 FASTDLLM_API void fastdllm_request_free(fastdllm_request* request);
-/* Waits so long at most, 0 = not at all; whether the request has ended. One that was refused has
- * ended, and so has NULL. In a callback of its engine it does not wait. */
+/* Waits so long at most, 0 = not at all, until the request has ended and on_done has returned;
+ * whether that is so. One that was refused has ended, and so has NULL. In a callback of its engine
+ * it does not wait. */
 FASTDLLM_API bool fastdllm_request_wait_for(const fastdllm_request* request, int64_t milliseconds);
+/* Whether it has ended; on_done may still run. */
 FASTDLLM_API bool fastdllm_request_done(const fastdllm_request* request);
 /* Ends it before its next pass with abort; one that has ended stays as it is. */
 FASTDLLM_API fastdllm_status fastdllm_request_cancel(fastdllm_request* request);

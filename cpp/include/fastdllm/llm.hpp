@@ -65,12 +65,14 @@ struct TextOptions {
 class FASTDLLM_API TextRequest {
  public:
   TextRequest() = default;
-  /// Waits; the same each time. A cancelled answer has the text so far. Errors: as
-  /// Request::result().
+  /// Waits until the answer is there and on_done has returned; the same each time. A cancelled
+  /// answer has the text so far. Errors: as Request::result().
   [[nodiscard]] Completion result() const;
-  /// Waits so long at most, in a callback of the engine not at all; whether the answer is there.
+  /// Waits so long at most, in a callback of the engine not at all; whether result() would return
+  /// at once.
   [[nodiscard]] bool wait_for(std::chrono::nanoseconds time) const;
-  [[nodiscard]] bool done() const { return wait_for({}); }
+  /// Whether the answer is there; on_done may still run.
+  [[nodiscard]] bool done() const;
   /// Ends the request before its next pass with `abort`; one that has ended stays as it is.
   void cancel() const noexcept;
 
@@ -106,7 +108,8 @@ class FASTDLLM_API LLM {
   [[nodiscard]] Completion chat(std::span<const Message> messages,
                                 const GenerationConfig& config = default_text_config(),
                                 const TextOptions& options = {}, const TextCallback& on_text = {});
-  /// The same without waiting. on_done: called when result() has what it gives.
+  /// The same without waiting. on_done: called on the engine's thread when the answer is there,
+  /// before result() returns on another thread.
   [[nodiscard]] TextRequest submit(std::string_view prompt,
                                    const GenerationConfig& config = default_text_config(),
                                    const TextOptions& options = {}, TextCallback on_text = {},

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
-#include <future>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -166,16 +165,9 @@ struct EngineSetup {
           .rows = event.rows};
 }
 
-/// `called` becomes ready when on_done has returned, or can be called no more.
-[[nodiscard]] inline DoneCallback done_callback(fastdllm_done_callback on_done, void* user_data,
-                                                std::future<void>& called) {
+[[nodiscard]] inline DoneCallback done_callback(fastdllm_done_callback on_done, void* user_data) {
   if (on_done == nullptr) return {};
-  const auto promise = std::make_shared<std::promise<void>>();
-  called = promise->get_future();
-  return [on_done, user_data, promise] {
-    on_done(user_data);
-    promise->set_value();
-  };
+  return [on_done, user_data] { on_done(user_data); };
 }
 
 /// What a request gave; all but the result is of a request in text.
@@ -197,8 +189,9 @@ struct fastdllm_engine {
 
 struct fastdllm_request {
   fastdllm::c_api::Failure failure;                        // set when it is refused, or by settle()
-  std::function<bool(std::chrono::nanoseconds)> wait_for;  // these three are empty in one that was
-  std::function<void()> cancel;                            // refused
+  std::function<bool(std::chrono::nanoseconds)> wait_for;  // these four are empty in one that was
+  std::function<bool()> done;                              // refused
+  std::function<void()> cancel;
   std::function<fastdllm::c_api::Answer()> wait;
   bool has_text = false;
   std::mutex mutex;  // of the three below
@@ -219,14 +212,6 @@ FASTDLLM_API void set_engine(fastdllm_engine& handle, Engine& engine);
 /// Waits for the end and keeps the answer, or the error.
 FASTDLLM_API fastdllm_status settle(fastdllm_request& request) noexcept;
 
-/// The same for a call that waits: returns after on_done, whose user_data may be on its caller's
-/// stack.
-inline fastdllm_status settle(fastdllm_request& request, const std::future<void>& done) noexcept {
-  const fastdllm_status status = settle(request);
-  if (done.valid()) done.wait();
-  return status;
-}
-
 /// Errors: StatusError for none, or one that did not open.
 template <typename Handle>
 Handle& require_open(Handle* handle, std::string_view name) {
@@ -242,6 +227,7 @@ Handle& require_open(Handle* handle, std::string_view name) {
 template <typename Request, typename AnswerOf>
 void follow(fastdllm_request& handle, const Request& request, AnswerOf answer_of) {
   handle.wait_for = [request](std::chrono::nanoseconds time) { return request.wait_for(time); };
+  handle.done = [request] { return request.done(); };
   handle.cancel = [request] { request.cancel(); };
   handle.wait = [request, answer_of] { return answer_of(request.result()); };
 }

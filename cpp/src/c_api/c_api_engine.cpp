@@ -25,7 +25,6 @@ using Submit = Request (Engine::*)(std::span<const std::int32_t>, const Generati
 
 fastdllm_status submit(fastdllm_engine* engine, Submit member, bool wait, const Asked& asked,
                        fastdllm_request** request) noexcept {
-  std::future<void> done;
   const fastdllm_status status = make(request, [&](fastdllm_request& handle) {
     Engine& opened = *require_open(engine, "engine").engine;
     if (wait) opened.require_other_thread();
@@ -35,10 +34,10 @@ fastdllm_status submit(fastdllm_engine* engine, Submit member, bool wait, const 
     follow(handle,
            (opened.*member)(span_of(asked.ids, asked.num_ids, "ids"), config,
                             commit_callback(callbacks),
-                            done_callback(callbacks.on_done, callbacks.user_data, done)),
+                            done_callback(callbacks.on_done, callbacks.user_data)),
            [](GenerationResult result) { return Answer{.result = std::move(result)}; });
   });
-  return status == FASTDLLM_OK && wait ? settle(**request, done) : status;
+  return status == FASTDLLM_OK && wait ? settle(**request) : status;
 }
 
 std::int64_t or_none(const auto& value) {

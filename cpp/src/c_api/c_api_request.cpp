@@ -40,7 +40,7 @@ bool fastdllm_request_wait_for(const fastdllm_request* request, std::int64_t mil
 }
 
 bool fastdllm_request_done(const fastdllm_request* request) {
-  return fastdllm_request_wait_for(request, 0);
+  return request == nullptr || !request->done || request->done();
 }
 
 fastdllm_status fastdllm_request_cancel(fastdllm_request* request) {

@@ -152,13 +152,18 @@ std::unique_ptr<Session> open_graph(const PackageInfo& package, const SessionOpt
 }  // namespace
 
 GenerationResult Request::result() const {
-  if (!done()) require_other_thread();
+  if (!wait_for({})) require_other_thread();
+  if (!on_engine_thread()) job_->settled.wait();
   return job_->answer.get();
 }
 
 bool Request::wait_for(std::chrono::nanoseconds time) const {
-  if (on_engine_thread()) time = {};
-  return job_->answer.wait_for(time) == std::future_status::ready;
+  if (on_engine_thread()) return done();
+  return job_->settled.wait_for(time) == std::future_status::ready;
+}
+
+bool Request::done() const {
+  return job_->answer.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
 }
 
 bool Request::on_engine_thread() const noexcept {

@@ -391,6 +391,7 @@ void Scheduler::leave(Job& job, std::exception_ptr problem) {
   } catch (...) {  // there is nobody to tell
   }
   job.on_done = {};
+  job.callbacks_over.set_value();
 }
 
 }  // namespace fastdllm

@@ -53,6 +53,8 @@ struct Job {
   std::atomic<bool> cancelled{false};
   std::promise<GenerationResult> promise;
   std::shared_future<GenerationResult> answer{promise.get_future()};
+  std::promise<void> callbacks_over;  // on_done has returned, and no callback is kept
+  std::shared_future<void> settled{callbacks_over.get_future()};
 };
 
 /// Serves requests on a thread of its own, pass by pass. Requests are admitted in order while the

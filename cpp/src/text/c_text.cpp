@@ -84,7 +84,6 @@ template <typename Start>
 fastdllm_status submit(fastdllm_llm* llm, bool wait, const fastdllm_config* given_config,
                        const fastdllm_text_options* given, fastdllm_request** request,
                        const Start& start) noexcept {
-  std::future<void> done;
   const fastdllm_status status = make(request, [&](fastdllm_request& handle) {
     LLM& opened = open_llm(llm);
     if (wait) opened.engine().require_other_thread();
@@ -94,12 +93,11 @@ fastdllm_status submit(fastdllm_llm* llm, bool wait, const fastdllm_config* give
         read_struct(given, fastdllm_text_options{}, "fastdllm_text_options");
     const TextOptions options{.stop = strings_of(c.stop, c.num_stop), .raw = c.raw != 0};
     follow(handle,
-           start(opened, config, options, text_callback(c),
-                 done_callback(c.on_done, c.user_data, done)),
+           start(opened, config, options, text_callback(c), done_callback(c.on_done, c.user_data)),
            &answer_of);
     handle.has_text = true;
   });
-  return status == FASTDLLM_OK && wait ? settle(**request, done) : status;
+  return status == FASTDLLM_OK && wait ? settle(**request) : status;
 }
 
 fastdllm_status submit_prompt(fastdllm_llm* llm, bool wait, const char* prompt,

@@ -145,13 +145,18 @@ Completion TextRequest::State::complete(GenerationResult result) {
 TextRequest::TextRequest(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
 
 Completion TextRequest::result() const {
-  if (!done()) state_->request.require_other_thread();
+  if (!wait_for({})) state_->request.require_other_thread();
+  while (!wait_for(std::chrono::hours(1))) {
+  }
   return state_->answer.get();
 }
 
 bool TextRequest::wait_for(std::chrono::nanoseconds time) const {
-  if (state_->request.on_engine_thread()) time = {};
-  return state_->answer.wait_for(time) == std::future_status::ready;
+  return state_->request.on_engine_thread() ? done() : state_->request.wait_for(time);
+}
+
+bool TextRequest::done() const {
+  return state_->answer.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
 }
 
 void TextRequest::cancel() const noexcept {

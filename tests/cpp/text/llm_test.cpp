@@ -302,6 +302,28 @@ TEST(LLM, AnAnswerMayBeAskedForByManyThreadsAndOutliveTheLLM) {
   EXPECT_EQ(done, 2);
 }
 
+TEST(LLM, OnDoneHasReturnedBeforeAnotherThreadHasTheAnswer) {
+  ScriptedLLM scripted;
+  for (int i = 0; i < 20; ++i) {
+    Gate assigned, begun;
+    std::atomic<bool> returned{false};
+    TextRequest request;
+    request = scripted.llm->submit("ab", {.max_new_tokens = 5}, {}, {}, [&] {
+      assigned.pass();
+      EXPECT_TRUE(request.wait_for({}));  // here it is there
+      EXPECT_EQ(request.result().text, "cdefg");
+      begun.open();
+      std::this_thread::sleep_for(2ms);
+      returned = true;
+    });
+    assigned.open();
+    begun.pass();
+    EXPECT_TRUE(request.done());
+    EXPECT_EQ(request.result().text, "cdefg");
+    EXPECT_TRUE(returned);
+  }
+}
+
 TEST(LLM, ACallThatWouldWaitForItselfIsRefused) {
   ScriptedLLM scripted;
   TextRequest inner;

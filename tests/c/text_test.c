@@ -163,7 +163,10 @@ static void test_stop_strings_and_callbacks_end_an_answer(fastdllm_llm* llm) {
   fastdllm_request_free(request);
 
   options = hearing(&once);
-  CHECK(fastdllm_llm_submit(llm, question, NULL, &options, &request) == FASTDLLM_OK);
+  fastdllm_config config;
+  CHECK(fastdllm_config_default(&config, sizeof config) == FASTDLLM_OK);
+  config.block_length = 8; /* one token per pass: the first pass is not the last one */
+  CHECK(fastdllm_llm_submit(llm, question, &config, &options, &request) == FASTDLLM_OK);
   CHECK(fastdllm_request_result(request, &result, sizeof result) == FASTDLLM_OK);
   CHECK(result.finish_reason == FASTDLLM_FINISH_ABORT && once.events == 1);
   fastdllm_request_free(request);

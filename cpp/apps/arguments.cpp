@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cstdint>
+#include <fastdllm/options.hpp>
 #include <string>
 
 namespace fastdllm::cli {
@@ -84,7 +85,7 @@ class Reader {
     const std::size_t equals = word.find('=');
     const std::string name = word.substr(0, equals);
     const Option* option = find(command_, name);
-    if (option == nullptr) throw UsageError("there is no option " + name);
+    if (option == nullptr) throw UsageError("there is no option " + name + suggestion(name));
     const bool flag = option->metavar.empty();
     if (equals != std::string::npos) {
       if (flag) throw UsageError(option->name + " takes no value; found " + word);
@@ -99,6 +100,15 @@ class Reader {
     } else {
       option->take(words_[next_++]);
     }
+  }
+
+  [[nodiscard]] std::string suggestion(const std::string& name) const {
+    std::vector<std::string_view> names;
+    for (const OptionGroup& group : command_.groups) {
+      for (const Option& option : group.options) names.push_back(option.name);
+    }
+    const std::string_view near = nearest_name(name, names);
+    return near.empty() ? "" : "; did you mean " + std::string(near) + "?";
   }
 
   // The first word may be anything, so that an error names it; a number is no other argument.

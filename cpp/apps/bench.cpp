@@ -134,10 +134,10 @@ int bench(Engine& engine, const std::vector<std::int32_t>& prompt, const Options
 int run(const Options& options) {
   validate(options.config);
   if (options.prompt) {
-    LLM llm(options.package.package, options.package.session);
+    LLM llm(options.package.package, options.package.session, options.package.limits);
     return bench(llm.engine(), llm.encode(require_utf8("the prompt", *options.prompt)), options);
   }
-  Engine engine(options.package.package, options.package.session);
+  Engine engine(options.package.package, options.package.session, options.package.limits);
   return bench(engine, default_prompt(engine.package()), options);
 }
 

@@ -37,7 +37,7 @@ void answer(LLM& llm, std::vector<Message>& messages, const GenerationConfig& co
 
 int chat(const Options& options) {
   const GenerationConfig config = options.generation.config();
-  LLM llm(options.package.package, options.package.session);
+  LLM llm(options.package.package, options.package.session, options.package.limits);
   std::vector<Message> messages;
   if (options.system) {
     messages.push_back({"system", require_utf8("--system", *options.system)});

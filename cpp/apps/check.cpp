@@ -175,7 +175,7 @@ int check(const PackageOptions& options) {
   if (report.sound()) {
     std::optional<Engine> engine;  // loaded once, within the first check that needs it
     report.run("graph", [&] {
-      engine.emplace(options.package, options.session);
+      engine.emplace(options.package, options.session, options.limits);
       return check_graph(*engine, probes);
     });
     if (engine) report.run("decode", [&] { return check_decode(*engine, probes); });

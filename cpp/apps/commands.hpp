@@ -14,6 +14,7 @@ namespace fastdllm::cli {
 struct PackageOptions {
   std::filesystem::path package;
   SessionOptions session;
+  EngineLimits limits;
   bool json = false;
 
   /// `Positional` and `OptionGroup` read into this object, which outlives their use.

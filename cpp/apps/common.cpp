@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "commands.hpp"
+#include "config_options.hpp"
 #include "console.hpp"
 
 namespace fastdllm::cli {
@@ -15,24 +16,20 @@ Positional PackageOptions::positional() {
 
 OptionGroup PackageOptions::group() {
   OptionGroup group{"options", {}};
-  const auto text_option = [&](const char* name, const char* metavar, const char* help,
-                               std::string SessionOptions::* field) {
-    group.options.push_back(
-        {name, metavar, help, [this, field](std::string_view text) { session.*field = text; }});
+  const auto add = [&](const OptionInfo& option, auto& target) {
+    group.options.push_back(option_of(option, [name = option.name, &target](std::string_view text) {
+      set_from_word(target, name, text);
+      try {
+        validate(target);
+      } catch (const Error& problem) {
+        throw UsageError(problem.what());
+      }
+    }));
   };
-  group.options.push_back(
-      {"--threads", "N", "in one pass; default 0 = automatic", [this](std::string_view text) {
-         session.threads = static_cast<int>(read_integer("--threads", text, 0, 256));
-       }});
-  text_option("--backend", "NAME", "auto (the default), onnxruntime or tensorrt",
-              &SessionOptions::backend);
-  text_option("--device", "NAME", "cpu (the default), cuda or cuda:N", &SessionOptions::device);
-  text_option("--onnxruntime-library", "PATH",
-              "libonnxruntime; default: FASTDLLM_ONNXRUNTIME, then the loader's search",
-              &SessionOptions::onnxruntime_library);
-  text_option("--tensorrt-engine", "PATH",
-              "made by fastdllm build-engine; default: the one for this GPU in PACKAGE.engines",
-              &SessionOptions::tensorrt_engine);
+  for (const OptionInfo& option : option_table()) {
+    if (option.group == fastdllm::OptionGroup::session) add(option, session);
+    if (option.group == fastdllm::OptionGroup::engine) add(option, limits);
+  }
   group.options.push_back({"--json", "", "print JSON", [this](std::string_view) { json = true; }});
   return group;
 }

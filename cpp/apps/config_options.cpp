@@ -1,9 +1,9 @@
 #include "config_options.hpp"
 
 #include <algorithm>
-#include <array>
-#include <fastdllm/error.hpp>
+#include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace fastdllm::cli {
@@ -11,67 +11,38 @@ namespace {
 
 using nlohmann::ordered_json;
 
-/// How a field is shown. The rest of it is in the library's own table.
-struct Shown {
-  std::string_view name;
-  std::string_view metavar;
-  std::string_view help;
-};
-
-constexpr std::string_view integer = "N";
-constexpr std::string_view number = "X";
-constexpr std::string_view ids = "IDS";
-constexpr std::string_view biases = "BIASES";
-constexpr std::string_view flag;
-// Everything else is one of the names that it lists.
-
-constexpr std::array shown{
-    Shown{"max_new_tokens", integer, "positions to decode"},
-    Shown{"block_length", integer, "positions per block; default: the package's, or 32"},
-    Shown{"sub_block_length", integer,
-          "positions of a block that are decoded together; default: the package's, or the block"},
-    Shown{"steps", integer, "passes over the whole generation; default: one token per pass"},
-    Shown{"steps_per_block", integer, "instead of steps"},
-    Shown{"eps", number, "the schedule follows time steps from 1 down to this"},
-    Shown{"threshold", number,
-          "commit every position at least this confident; default 0.9 unless a schedule or another "
-          "rule is given"},
-    Shown{"threshold_decay", number, "how much of it is gone when the block is filled"},
-    Shown{"factor", number, "the factor rule of Fast-dLLM"},
-    Shown{"frechet", number, "the Frechet profile with this margin"},
-    Shown{"entropy_bound", number, "commit while the entropies sum up to at most this (nats)"},
-    Shown{"cache", "{auto,none,prefix,dual}", "which K/V rows a pass reuses"},
-    Shown{"suffix_window", integer, "mask tokens behind the block that a pass attends to"},
-    Shown{"refresh_interval", integer, "passes from refresh to refresh inside a block"},
-    Shown{"deferred_window", integer, "no fixed blocks: a window behind the left-most mask"},
-    Shown{"refresh_tokens", integer, "committed tokens from refresh to refresh"},
-    Shown{"remasking", "{low_confidence,random,margin,entropy,sequential,origin}",
-          "what ranks positions"},
-    Shown{"temperature", number, "of sampling; 0 = the best token"},
-    Shown{"top_p", number, "sample from the smallest set of this probability"},
-    Shown{"top_k", integer, "sample from the k best tokens; 0 = all"},
-    Shown{"min_p", number, "sample from tokens at least this times as probable as the best"},
-    Shown{"logit_bias", biases, "added to the logits, such as 12=-1.5,7=2; may come again"},
-    Shown{"banned_token_ids", ids, "never proposed, such as 1,2; may come again"},
-    Shown{"alg_temp", number, "temperature of the choice among positions"},
-    Shown{"cfg_scale", number, "classifier-free guidance; 0 = off"},
-    Shown{"seed", integer, "the same seed gives the same text"},
-    Shown{"editing_threshold", number, "overwrite a committed token when another is surer"},
-    Shown{"max_post_steps", integer, "passes that only edit, at most"},
-    Shown{"stop_token_ids", ids, "default: the package's end-of-text ids; may come again"},
-    Shown{"stop_at", "{token,block}", "where an answer that holds a stop token ends"},
-    Shown{"ignore_eos", flag, "run every block instead of stopping at the end-of-text token"},
-};
-
-bool is_list(const Shown& field) {
-  return field.metavar == ids || field.metavar == biases;
+bool is_list(const OptionInfo& option) {
+  return option.type == OptionType::ids || option.type == OptionType::biases;
 }
 
-std::string help_of_field(const Shown& field) {
-  std::string help(field.help);
-  const std::string standard = get_option({}, field.name);
-  const bool has_default = field.metavar != flag && standard != "none" && !standard.empty();
-  return has_default ? help + "; default " + standard : help;
+std::string metavar_of(const OptionInfo& option) {
+  switch (option.type) {
+    case OptionType::integer: return "N";
+    case OptionType::number: return "X";
+    case OptionType::flag: return "";
+    case OptionType::text: return "NAME";
+    case OptionType::path: return "PATH";
+    case OptionType::ids: return "IDS";
+    case OptionType::biases: return "BIASES";
+    case OptionType::choice: break;
+  }
+  std::string choices = "{";
+  for (const auto one : option.choices) {
+    if (choices.size() > 1) choices += ',';
+    choices += one;
+  }
+  choices += '}';
+  return choices;
+}
+
+std::string help_of_option(const OptionInfo& option) {
+  std::string help(option.help);
+  if (option.type == OptionType::ids) help += ", such as 1,2";
+  if (option.type == OptionType::biases) help += ", such as 12=-1.5,7=2";
+  if (is_list(option)) help += "; may come again";
+  const bool says_default = option.default_text != "none" && !option.default_text.empty() &&
+                            option.default_text != "false";
+  return says_default ? help + "; default " + option.default_text : help;
 }
 
 template <typename Item>
@@ -80,9 +51,9 @@ void append(std::vector<Item>& items, const std::vector<Item>& more) {
 }
 
 /// Items are added to those that came before; a token has the bias that it was given last.
-void add_items(GenerationConfig& config, const Shown& field, std::string_view text) {
+void add_items(GenerationConfig& config, std::string_view name, std::string_view text) {
   GenerationConfig added;
-  set_from_word(added, field.name, text);
+  set_from_word(added, name, text);
   for (const auto& item : added.logit_bias) {
     std::erase_if(config.logit_bias, [&](const auto& old) { return old.first == item.first; });
     config.logit_bias.push_back(item);
@@ -96,28 +67,28 @@ void add_items(GenerationConfig& config, const Shown& field, std::string_view te
 
 }  // namespace
 
-void set_from_word(GenerationConfig& config, std::string_view name, std::string_view text) {
-  try {
-    set_option(config, name, text);
-  } catch (const Error& problem) {
-    throw UsageError(problem.what());
-  }
+Option option_of(const OptionInfo& option, std::function<void(std::string_view)> take) {
+  std::string name = "--" + std::string(option.name);
+  std::replace(name.begin(), name.end(), '_', '-');
+  // A flag that is set from the beginning takes false as well.
+  const bool takes_value = option.type != OptionType::flag || option.default_text == "true";
+  const std::string metavar = option.type == OptionType::flag ? "{true,false}" : metavar_of(option);
+  return {name, takes_value ? metavar : "", help_of_option(option), std::move(take),
+          is_list(option)};
 }
 
 OptionGroup ConfigOptions::options() {
   OptionGroup group{"options of the generation", {}};
-  for (const Shown& field : shown) {
-    std::string name = "--" + std::string(field.name);
-    std::replace(name.begin(), name.end(), '_', '-');
-    const auto take = [this, field](std::string_view text) {
-      if (is_list(field)) {
-        add_items(config_, field, text);
+  for (const OptionInfo& option : option_table()) {
+    if (option.group != fastdllm::OptionGroup::generation) continue;
+    const auto take = [this, name = option.name, list = is_list(option)](std::string_view text) {
+      if (list) {
+        add_items(config_, name, text);
       } else {
-        set_from_word(config_, field.name, text);
+        set_from_word(config_, name, text);
       }
     };
-    group.options.push_back(
-        {name, std::string(field.metavar), help_of_field(field), take, is_list(field)});
+    group.options.push_back(option_of(option, take));
   }
   return group;
 }
@@ -128,22 +99,30 @@ GenerationConfig ConfigOptions::config() const {
   return config;
 }
 
+// "1,2" is [1, 2], "12=-1.5,7=2" is {"12": -1.5, "7": 2}.
+ordered_json list_of(const OptionInfo& option, const std::string& text) {
+  if (option.type == OptionType::ids) return ordered_json::parse("[" + text + "]");
+  ordered_json biases = ordered_json::object();
+  std::istringstream items(text);
+  for (std::string item; std::getline(items, item, ',');) {
+    const std::size_t equals = item.find('=');
+    biases[item.substr(0, equals)] = ordered_json::parse(item.substr(equals + 1));
+  }
+  return biases;
+}
+
 ordered_json to_json(const GenerationConfig& config) {
   ordered_json fields;
-  for (const Shown& field : shown) {
-    const std::string text = get_option(config, field.name);
-    ordered_json& value = fields[std::string(field.name)];
-    if (field.metavar == biases) {
-      value = ordered_json::object();
-      for (const auto& [token, bias] : config.logit_bias) value[std::to_string(token)] = bias;
-    } else if (field.name == "banned_token_ids") {
-      value = config.banned_token_ids;
-    } else if (field.name == "stop_token_ids") {
-      if (config.stop_token_ids) value = *config.stop_token_ids;
-    } else if (field.metavar.starts_with('{')) {
+  for (const OptionInfo& option : option_table()) {
+    if (option.group != fastdllm::OptionGroup::generation) continue;
+    const std::string text = get_option(config, option.name);
+    ordered_json& value = fields[std::string(option.name)];
+    if (option.type == OptionType::choice) {
       value = text;
-    } else if (text != "none") {
-      value = ordered_json::parse(text);
+    } else if (text == "none") {
+      value = nullptr;
+    } else {
+      value = is_list(option) ? list_of(option, text) : ordered_json::parse(text);
     }
   }
   return fields;

@@ -1,7 +1,9 @@
-// GenerationConfig on a command line and in JSON: its fields by their names.
+// Options of the library's table on a command line and in JSON, by their names.
 #pragma once
 
-#include <fastdllm/generation.hpp>
+#include <fastdllm/error.hpp>
+#include <fastdllm/options.hpp>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "arguments.hpp"
@@ -25,8 +27,19 @@ class ConfigOptions {
   GenerationConfig config_;
 };
 
+/// A row of the table as an option of a command, with its metavar and help.
+[[nodiscard]] Option option_of(const OptionInfo& option,
+                               std::function<void(std::string_view)> take);
+
 /// set_option(), whose error is wrong usage here: text that means nothing. Ranges come later.
-void set_from_word(GenerationConfig& config, std::string_view name, std::string_view text);
+template <typename Struct>
+void set_from_word(Struct& options, std::string_view name, std::string_view text) {
+  try {
+    set_option(options, name, text);
+  } catch (const Error& problem) {
+    throw UsageError(problem.what());
+  }
+}
 
 /// All fields, as Python's GenerationConfig.to_dict() has them.
 [[nodiscard]] nlohmann::ordered_json to_json(const GenerationConfig& config);

@@ -65,7 +65,7 @@ int indent_for(std::size_t count) {
 }
 
 int generate_ids(const Options& options, const GenerationConfig& config) {
-  Engine engine(options.package.package, options.package.session);
+  Engine engine(options.package.package, options.package.session, options.package.limits);
   std::vector<Request> requests;
   for (const auto& ids : options.ids) requests.push_back(engine.submit(ids, config));
   for (std::size_t i = 0; i < requests.size(); ++i) {
@@ -127,7 +127,7 @@ int generate(const Options& options) {
   require_that_they_fit(options);
   if (!options.ids.empty()) return generate_ids(options, config);
 
-  LLM llm(options.package.package, options.package.session);
+  LLM llm(options.package.package, options.package.session, options.package.limits);
   std::vector<std::string> prompts = options.prompts;
   if (prompts.empty() && !options.infill) prompts.emplace_back("-");
   for (std::string& prompt : prompts) {

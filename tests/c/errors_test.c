@@ -130,6 +130,49 @@ static void test_an_engine_that_did_not_open_says_why_and_refuses_all(void) {
   fastdllm_engine_free(missing);
 }
 
+static void check_set(fastdllm_config* config, const char* name, const char* value,
+                      fastdllm_status status, const char* text) {
+  fastdllm_output* output = NULL;
+  CHECK(fastdllm_config_set(config, name, value, &output) == status);
+  CHECK_TEXT(status == FASTDLLM_OK ? fastdllm_output_text(output) : fastdllm_output_error(output),
+             text);
+  fastdllm_output_free(output);
+}
+
+static void test_options_by_name(void) {
+  fastdllm_config config = defaults();
+  check_set(&config, "frechet", "0.25", FASTDLLM_OK, "0.25");
+  CHECK(config.frechet == 0.25);
+  check_set(&config, "cache", "dual", FASTDLLM_OK, "dual");
+  CHECK(config.cache == FASTDLLM_CACHE_DUAL);
+  check_set(&config, "ignore_eos", "true", FASTDLLM_OK, "true");
+  CHECK(config.ignore_eos == 1);
+  check_set(&config, "frechet", "none", FASTDLLM_OK, "none");
+  CHECK(config.frechet == FASTDLLM_NONE);
+  check_set(&config, "treshold", "0.9", FASTDLLM_BAD_CONFIG,
+            "'treshold' is no option of a generation; did you mean threshold?");
+  check_set(&config, "threshold", "x", FASTDLLM_BAD_CONFIG,
+            "threshold is 'x'; expected a number, or none");
+  check_set(&config, "banned_token_ids", "1", FASTDLLM_BAD_CONFIG,
+            "banned_token_ids is a list; expected its fields of fastdllm_config to be set");
+  check_set(&config, NULL, "1", FASTDLLM_NULL_ARGUMENT, "name is NULL");
+  check_set(&config, "seed", NULL, FASTDLLM_NULL_ARGUMENT, "value is NULL");
+  check_set(NULL, "seed", "1", FASTDLLM_NULL_ARGUMENT, "config is NULL");
+  config.struct_size = offsetof(fastdllm_config, stop_at);
+  check_set(&config, "ignore_eos", "false", FASTDLLM_BAD_CONFIG,
+            "fastdllm_config is of an older version, which has no ignore_eos");
+  CHECK(config.ignore_eos == 1);
+
+  const int32_t banned[] = {3, 5};
+  config = defaults();
+  config.banned_token_ids = banned;
+  config.num_banned_token_ids = 2;
+  fastdllm_output* output = NULL;
+  CHECK(fastdllm_config_get(&config, "banned_token_ids", &output) == FASTDLLM_OK);
+  CHECK_TEXT(fastdllm_output_text(output), "3,5");
+  fastdllm_output_free(output);
+}
+
 static void test_options_are_checked(void) {
   fastdllm_config config = defaults();
   config.threshold = 1.5;
@@ -144,11 +187,11 @@ static void test_options_are_checked(void) {
   config = defaults();
   config.cache = 4;
   check_refused(&config, FASTDLLM_BAD_CONFIG,
-                "cache is 4; expected a value of fastdllm_cache_mode");
+                "cache is 4; expected one of 0 (none), 1 (prefix), 2 (dual), 3 (auto)");
   config = defaults();
   config.remasking = -1;
   check_refused(&config, FASTDLLM_BAD_CONFIG,
-                "remasking is -1; expected a value of fastdllm_remasking");
+                "remasking is -1; expected one of 0 (low_confidence), 1 (random), ");
   config = defaults();
   config.num_banned_token_ids = 2;
   check_refused(&config, FASTDLLM_NULL_ARGUMENT, "banned_token_ids is NULL; expected 2 of it");
@@ -261,6 +304,7 @@ int main(void) {
   test_defaults_are_those_of_cpp();
   test_null_everywhere();
   test_an_engine_that_did_not_open_says_why_and_refuses_all();
+  test_options_by_name();
   test_options_are_checked();
   test_struct_sizes_of_no_header_are_refused();
   test_an_older_struct_works();

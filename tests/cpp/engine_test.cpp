@@ -67,7 +67,7 @@ TEST(Engine, RefusesOptionsOutOfRangeByName) {
       {{.editing_threshold = 1.5}, "editing_threshold is 1.5; expected a number in [0, 1]"},
       {{.max_post_steps = -1}, "max_post_steps is -1; expected at least 0"},
       {{.max_post_steps = 1048577}, "max_post_steps is 1048577; expected at most 1048576"},
-      {{.cfg_scale = -1.0}, "cfg_scale is -1; expected a finite number >= 0"}};
+      {{.cfg_scale = -1.0}, "cfg_scale is -1; expected a number in [0, 1e+06]"}};
   for (const auto& [config, message] : cases) EXPECT_EQ(refusal_of({}, config), message);
 }
 

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "fastdllm/error.hpp"
-#include "fastdllm/generation.hpp"
+#include "fastdllm/options.hpp"
 
 namespace fastdllm {
 namespace {
@@ -25,39 +25,41 @@ std::string error_of(std::string_view name, std::string_view value) {
   return "no error";
 }
 
+/// The text of a value in range that is not the option's default.
+std::string other_value(const OptionInfo& option) {
+  switch (option.type) {
+    case OptionType::integer:
+    case OptionType::number: {
+      const double lowest = option.minimum.value_or(-1.0);
+      const double step = option.type == OptionType::integer ? 3.0 : 0.25;
+      std::string text = std::to_string(lowest + step);
+      if (option.type == OptionType::integer) text.resize(text.find('.'));
+      return text;
+    }
+    case OptionType::flag: return option.default_text == "true" ? "false" : "true";
+    case OptionType::choice:
+      return std::string(option.choices.front() == option.default_text ? option.choices.back()
+                                                                       : option.choices.front());
+    case OptionType::text:
+    case OptionType::path: return "other";
+    case OptionType::ids: return "1,2";
+    case OptionType::biases: return "12=-1.5,7=2";
+  }
+  return "";
+}
+
 /// Every field with a value that is not its default.
+template <typename Struct>
+Struct full_options(OptionGroup group) {
+  Struct options;
+  for (const OptionInfo& option : option_table()) {
+    if (option.group == group) set_option(options, option.name, other_value(option));
+  }
+  return options;
+}
+
 GenerationConfig full_config() {
-  return {.max_new_tokens = 7,
-          .block_length = 8,
-          .sub_block_length = 4,
-          .steps = 9,
-          .steps_per_block = 3,
-          .eps = 1e-3,
-          .threshold = 0.1,
-          .threshold_decay = 0.25,
-          .factor = 1.5,
-          .frechet = 0.3,
-          .entropy_bound = 0.7,
-          .cache = CacheMode::prefix,
-          .suffix_window = 64,
-          .refresh_interval = 2,
-          .deferred_window = 33,
-          .refresh_tokens = 5,
-          .remasking = Remasking::margin,
-          .temperature = 0.8,
-          .top_p = 0.95,
-          .top_k = 40,
-          .min_p = 0.05,
-          .logit_bias = {{12, -1.5}, {7, 2.0}},
-          .banned_token_ids = {1, 2},
-          .alg_temp = 0.2,
-          .cfg_scale = 1.0 / 3.0,
-          .seed = ~std::uint64_t{0},
-          .editing_threshold = 0.9,
-          .max_post_steps = 4,
-          .stop_token_ids = std::vector<std::int32_t>{3, 5},
-          .stop_at = StopAt::block,
-          .ignore_eos = true};
+  return full_options<GenerationConfig>(OptionGroup::generation);
 }
 
 TEST(Options, WhatIsWrittenReadsAsTheSame) {
@@ -79,6 +81,115 @@ TEST(Options, EachNameSetsItsOwnFieldOnly) {
           << name << " and " << other;
     }
   }
+}
+
+template <typename Struct>
+void expect_each_name_sets_its_own_field(OptionGroup group) {
+  const Struct full = full_options<Struct>(group);
+  for (const OptionInfo& option : option_table()) {
+    if (option.group != group) continue;
+    Struct options;
+    const std::string text = get_option(full, option.name);
+    EXPECT_NE(text, option.default_text) << option.name;
+    set_option(options, option.name, text);
+    for (const OptionInfo& other : option_table()) {
+      if (other.group != group) continue;
+      EXPECT_EQ(get_option(options, other.name),
+                other.name == option.name ? text : other.default_text)
+          << option.name << " and " << other.name;
+    }
+    set_option(options, option.name, option.default_text);
+    EXPECT_EQ(get_option(options, option.name), option.default_text);
+  }
+}
+
+TEST(Options, OfAllStructsHaveNames) {
+  expect_each_name_sets_its_own_field<GenerationConfig>(OptionGroup::generation);
+  expect_each_name_sets_its_own_field<SessionOptions>(OptionGroup::session);
+  expect_each_name_sets_its_own_field<EngineLimits>(OptionGroup::engine);
+}
+
+template <typename Struct>
+std::string range_error(std::string_view name, const std::string& text) {
+  Struct options;
+  set_option(options, name, text);
+  try {
+    if constexpr (std::is_same_v<Struct, GenerationConfig>) {
+      if (name == "threshold_decay") options.threshold = 0.9;
+    }
+    validate(options);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::bad_config);
+    return error.what();
+  }
+  return "";
+}
+
+std::string range_error(const OptionInfo& option, double value) {
+  std::string text = std::to_string(value);
+  if (option.type == OptionType::integer) text.resize(text.find('.'));
+  switch (option.group) {
+    case OptionGroup::generation: return range_error<GenerationConfig>(option.name, text);
+    case OptionGroup::session: return range_error<SessionOptions>(option.name, text);
+    case OptionGroup::engine: return range_error<EngineLimits>(option.name, text);
+  }
+  return "";
+}
+
+TEST(Options, EndsOfRangesAreCheckedAsTheTableSays) {
+  for (const OptionInfo& option : option_table()) {
+    if (option.type != OptionType::integer && option.type != OptionType::number) continue;
+    if (option.name == "seed") continue;  // its text is checked when it is read
+    const double step = option.type == OptionType::integer ? 1.0 : 1e-3;
+    if (option.minimum && !(option.group == OptionGroup::engine && option.optional)) {
+      const std::string below = range_error(option, *option.minimum - step);
+      EXPECT_TRUE(below.starts_with(std::string(option.name) + " is ")) << option.name << below;
+      EXPECT_EQ(range_error(option, *option.minimum).empty(), !option.minimum_excluded)
+          << option.name;
+      EXPECT_EQ(range_error(option, *option.minimum + step), "") << option.name;
+    }
+    if (option.maximum) {
+      EXPECT_NE(range_error(option, *option.maximum + step), "") << option.name;
+      EXPECT_EQ(range_error(option, *option.maximum).empty(), !option.maximum_excluded)
+          << option.name;
+    }
+  }
+}
+
+TEST(Options, EachHasAHelpAVersionAndADefaultInRange) {
+  for (const OptionInfo& option : option_table()) {
+    EXPECT_FALSE(option.help.empty()) << option.name;
+    EXPECT_FALSE(option.since.empty()) << option.name;
+    EXPECT_EQ(option.choices.empty(), option.type != OptionType::choice) << option.name;
+  }
+  validate(GenerationConfig{});
+  validate(SessionOptions{});
+  validate(EngineLimits{});
+}
+
+TEST(Options, AnUnknownNameIsToldWhatWasMeant) {
+  EXPECT_EQ(error_of("treshold", "1"),
+            "'treshold' is no option of a generation; did you mean threshold?");
+  EXPECT_EQ(error_of("steps-per-block", "1"),
+            "'steps-per-block' is no option of a generation; did you mean steps_per_block?");
+  EngineLimits limits;
+  try {
+    set_option(limits, "max_bacth", "1");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "'max_bacth' is no option of an engine; did you mean max_batch?");
+  }
+}
+
+TEST(Options, OfSessionsAndEnginesSayWhatTheyTake) {
+  SessionOptions session;
+  EXPECT_THROW(set_option(session, "backend", "onnx"), Error);
+  set_option(session, "onnxruntime_library", "none");
+  EXPECT_EQ(session.onnxruntime_library, "");
+  EngineLimits limits{.cache_bytes = 5};
+  EXPECT_THROW(set_option(limits, "cache_bytes", "0"), Error);
+  set_option(limits, "cache_bytes", "none");
+  EXPECT_EQ(limits.cache_bytes, 0);
 }
 
 TEST(Options, ListsAreSetAndEmptied) {

@@ -38,12 +38,6 @@ def test_the_c_struct_has_them_behind_its_size() -> None:
     assert [name for name in members[1:] if not name.startswith("num_")] == FIELDS
 
 
-def test_cpp_knows_each_by_name() -> None:
-    table = (ROOT / "cpp/src/config/options.cpp").read_text("utf-8")
-
-    assert re.findall(r'option<&Config::(\w+)>\("(\w+)"\)', table) == [(f, f) for f in FIELDS]
-
-
 def test_python_has_them_as_keywords_and_properties() -> None:
     properties = {
         name for name, value in vars(GenerationConfig).items() if inspect.isdatadescriptor(value)

@@ -137,7 +137,7 @@ def test_a_failure_is_pythons_line(args: tuple[str, ...], package_of: PackageOf)
         (("generate", "p", "--cache", "triple"), "cache is 'triple'; expected one of 'none'"),
         (("generate", "p", "--threshold", "x"), "threshold is 'x'; expected a number"),
         (("generate", "p", "--seed=-1"), "seed is '-1'; expected an integer in [0, 2^64)"),
-        (("generate", "p", "--threads", "257"), "--threads is '257'; expected an integer in"),
+        (("generate", "p", "--threads", "257"), "threads is 257; expected at most 256"),
         (("generate", "p", "--banned-token-ids", "x"), "banned_token_ids is 'x'; expected ids"),
         (("generate", "p", "--prompt"), "--prompt needs a value"),
         (("generate", "p", "--prompt", "--json"), "--prompt needs a value"),

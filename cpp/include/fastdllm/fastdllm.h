@@ -22,8 +22,8 @@
  * handle, never changes once it is there, so it can be read from every thread: what goes wrong
  * later belongs to the handle of its request or output.
  *
- * Text is UTF-8. Numbers of elements are int64_t. Flags in structs are integers, 0 or not; functions
- * take and give bool. */
+ * Text is UTF-8. Numbers of elements are int64_t. Flags in structs are integers, 0 or not;
+ * functions take and give bool. */
 #ifndef FASTDLLM_FASTDLLM_H
 #define FASTDLLM_FASTDLLM_H
 
@@ -144,6 +144,16 @@ typedef struct fastdllm_config {
 
 FASTDLLM_API fastdllm_status fastdllm_config_default(fastdllm_config* config, size_t size);
 
+/* Options by name, as command lines have them. The value is text: "0.9", "dual", "true", or "none"
+ * for an option that is not given; an unknown name is answered with the one that is near. Lists are
+ * fields that point to memory of the caller: they can be read by name, not set. The output's text
+ * is the option's value. Ranges are checked when a request is made. */
+typedef struct fastdllm_output fastdllm_output;
+FASTDLLM_API fastdllm_status fastdllm_config_set(fastdllm_config* config, const char* name,
+                                                 const char* value, fastdllm_output** output);
+FASTDLLM_API fastdllm_status fastdllm_config_get(const fastdllm_config* config, const char* name,
+                                                 fastdllm_output** output);
+
 /* How a package is opened. */
 typedef struct fastdllm_engine_options {
   size_t struct_size;
@@ -204,7 +214,6 @@ FASTDLLM_API fastdllm_status fastdllm_callbacks_default(fastdllm_callbacks* call
 
 typedef struct fastdllm_engine fastdllm_engine;
 typedef struct fastdllm_request fastdllm_request;
-typedef struct fastdllm_output fastdllm_output;
 
 /* Loads the package in a folder. */
 FASTDLLM_API fastdllm_status fastdllm_engine_open(const char* package,

@@ -1,142 +1,139 @@
 // Options of the C API: fastdllm_config and its companions, as C++ has them.
+#include <span>
+#include <string>
 #include <type_traits>
 
 #include "c_api/c_api.hpp"
+#include "config/option_table.hpp"
 
 namespace fastdllm::c_api {
 namespace {
 
-// An option in C and the same in C++, in both directions. Optional ones are FASTDLLM_NONE in C.
-struct ToC {
-  template <typename T>
-  void operator()(std::string_view, T& c, const T& value) const {
-    c = value;
-  }
-  template <typename T>
-  void operator()(std::string_view, T& c, const std::optional<T>& value) const {
-    c = value.value_or(static_cast<T>(FASTDLLM_NONE));
-  }
-  template <typename Enum>
-    requires std::is_enum_v<Enum>
-  void operator()(std::string_view, std::int32_t& c, const Enum& value) const {
-    c = static_cast<std::int32_t>(value);
-  }
-  void operator()(std::string_view, std::int32_t& c, const bool& value) const { c = value ? 1 : 0; }
-};
+template <typename T>
+inline constexpr bool has_count = !std::is_null_pointer_v<std::remove_cvref_t<T>>;
 
-struct FromC {
-  template <typename T>
-  void operator()(std::string_view, const T& c, T& value) const {
-    value = c;
+/// An option's field of C. One that is not given is FASTDLLM_NONE there, a text or list NULL: what
+/// these point to is for the caller to give.
+template <typename C, typename Row, typename Value>
+void field_to_c(C& c, const Row& row, const Value& value) noexcept {
+  auto& field = c.*row.c_member;
+  using Field = std::remove_cvref_t<decltype(field)>;
+  if constexpr (has_count<decltype(row.c_count)>) {
+    c.*row.c_count = is_optional<Value> ? FASTDLLM_NONE : 0;
+  } else if constexpr (is_optional<Value>) {
+    field = value.value_or(static_cast<Field>(FASTDLLM_NONE));
+  } else if constexpr (!std::is_pointer_v<Field>) {
+    field = static_cast<Field>(value);
   }
-  template <typename T>
-  void operator()(std::string_view, const T& c, std::optional<T>& value) const {
-    value.reset();
-    if (c != static_cast<T>(FASTDLLM_NONE)) value = c;
+}
+
+template <typename C, typename Struct>
+void to_c(C& c, const Struct& options) noexcept {
+  for_each_option<Struct>([&](const auto& row) { field_to_c(c, row, options.*row.member); });
+}
+
+template <typename Enum>
+Enum enum_of(std::string_view name, std::int32_t number) {
+  std::string known;
+  for (const Enum value : values_of<Enum>()) {
+    const auto its_number = static_cast<std::int32_t>(value);
+    if (its_number == number) return value;
+    known += concat(known.empty() ? "" : ", ", its_number, " (", name_of(value), ")");
   }
-  template <typename Enum>
-    requires std::is_enum_v<Enum>
-  void operator()(std::string_view name, const std::int32_t& c, Enum& value) const {
-    value = static_cast<Enum>(c);
-    if (name_of(value) == "unknown") {
-      throw Error(ErrorCode::bad_config, concat(name, " is ", c, "; expected a value of fastdllm_",
-                                                name, name == "cache" ? "_mode" : ""));
+  throw Error(ErrorCode::bad_config, concat(name, " is ", number, "; expected one of ", known));
+}
+
+template <typename Value, typename Item>
+Value list_of(std::span<const Item> items) {
+  Value list;
+  for (const Item& item : items) {
+    if constexpr (std::is_same_v<Item, fastdllm_logit_bias>) {
+      list.emplace_back(item.token_id, item.bias);
+    } else {
+      list.push_back(item);
     }
   }
-  void operator()(std::string_view, const std::int32_t& c, bool& value) const { value = c != 0; }
-};
+  return list;
+}
 
-// All options but the arrays.
-template <typename C, typename Config, typename Move>
-void each_option(C& c, Config& config, const Move& move) {
-  move("max_new_tokens", c.max_new_tokens, config.max_new_tokens);
-  move("block_length", c.block_length, config.block_length);
-  move("sub_block_length", c.sub_block_length, config.sub_block_length);
-  move("steps", c.steps, config.steps);
-  move("steps_per_block", c.steps_per_block, config.steps_per_block);
-  move("eps", c.eps, config.eps);
-  move("threshold", c.threshold, config.threshold);
-  move("threshold_decay", c.threshold_decay, config.threshold_decay);
-  move("factor", c.factor, config.factor);
-  move("frechet", c.frechet, config.frechet);
-  move("entropy_bound", c.entropy_bound, config.entropy_bound);
-  move("cache", c.cache, config.cache);
-  move("suffix_window", c.suffix_window, config.suffix_window);
-  move("refresh_interval", c.refresh_interval, config.refresh_interval);
-  move("deferred_window", c.deferred_window, config.deferred_window);
-  move("refresh_tokens", c.refresh_tokens, config.refresh_tokens);
-  move("remasking", c.remasking, config.remasking);
-  move("temperature", c.temperature, config.temperature);
-  move("top_p", c.top_p, config.top_p);
-  move("top_k", c.top_k, config.top_k);
-  move("min_p", c.min_p, config.min_p);
-  move("alg_temp", c.alg_temp, config.alg_temp);
-  move("cfg_scale", c.cfg_scale, config.cfg_scale);
-  move("seed", c.seed, config.seed);
-  move("editing_threshold", c.editing_threshold, config.editing_threshold);
-  move("max_post_steps", c.max_post_steps, config.max_post_steps);
-  move("stop_at", c.stop_at, config.stop_at);
-  move("ignore_eos", c.ignore_eos, config.ignore_eos);
+/// An option's value as C has it. Errors: Error{bad_config}, StatusError.
+template <typename Value, typename C, typename Row>
+Value from_c(const C& c, const Row& row) {
+  const auto& field = c.*row.c_member;
+  if constexpr (has_count<decltype(row.c_count)>) {
+    const std::int64_t count = c.*row.c_count;
+    if constexpr (is_optional<Value>) {
+      if (count == FASTDLLM_NONE) return std::nullopt;
+      return list_of<typename Value::value_type>(span_of(field, count, row.name));
+    } else {
+      return list_of<Value>(span_of(field, count, row.name));
+    }
+  } else if constexpr (is_optional<Value>) {
+    using Field = std::remove_cvref_t<decltype(field)>;
+    return field == static_cast<Field>(FASTDLLM_NONE) ? Value{} : Value{field};
+  } else if constexpr (std::is_enum_v<Value>) {
+    return enum_of<Value>(row.name, field);
+  } else if constexpr (std::is_same_v<Value, bool>) {
+    return field != 0;
+  } else {
+    return field;
+  }
+}
+
+/// A text that is NULL leaves the default.
+template <typename Struct, typename C>
+Struct from_c_struct(const C& c) {
+  Struct options;
+  for_each_option<Struct>([&](const auto& row) {
+    if constexpr (std::is_same_v<ValueOf<Struct, decltype(row)>, std::string>) {
+      if (c.*row.c_member == nullptr) return;
+    }
+    options.*row.member = from_c<ValueOf<Struct, decltype(row)>>(c, row);
+  });
+  return options;
+}
+
+/// Sets a field of a struct that may be of an older header. Errors: Error{bad_config}.
+template <typename Row, typename Value>
+void set_field(fastdllm_config& config, const Row& row, const Value& value) {
+  if constexpr (has_count<decltype(row.c_count)>) {
+    throw Error(ErrorCode::bad_config,
+                concat(row.name, " is a list; expected its fields of fastdllm_config to be set"));
+  } else {
+    fastdllm_config whole{};
+    const auto* begin = reinterpret_cast<const char*>(&whole);
+    const auto* field = reinterpret_cast<const char*>(&(whole.*row.c_member));
+    if (static_cast<std::size_t>(field - begin) >= config.struct_size) {
+      throw Error(ErrorCode::bad_config,
+                  concat("fastdllm_config is of an older version, which has no ", row.name));
+    }
+    field_to_c(config, row, value);
+  }
 }
 
 fastdllm_config default_config() noexcept {
   fastdllm_config c{};
-  const GenerationConfig config{};
-  each_option(c, config, ToC{});
-  c.num_stop_token_ids = FASTDLLM_NONE;
+  to_c(c, GenerationConfig{});
   return c;
 }
 
 fastdllm_engine_options default_options() noexcept {
-  const SessionOptions session;
-  const EngineLimits limits;
   fastdllm_engine_options c{};
-  c.threads = session.threads;
-  c.cuda_graph = session.cuda_graph ? 1 : 0;
-  c.max_batch = limits.max_batch;
-  c.max_waiting = limits.max_waiting;
-  c.cache_bytes = limits.cache_bytes;
+  to_c(c, SessionOptions{});
+  to_c(c, EngineLimits{});
   return c;
-}
-
-void assign(std::string& target, const char* given) {
-  if (given != nullptr) target = given;
 }
 
 }  // namespace
 
 GenerationConfig config_of(const fastdllm_config* given) {
-  const fastdllm_config c = read_struct(given, default_config(), "fastdllm_config");
-  GenerationConfig config;
-  each_option(c, config, FromC{});
-  for (const auto& [id, bias] : span_of(c.logit_bias, c.num_logit_bias, "logit_bias")) {
-    config.logit_bias.emplace_back(id, bias);
-  }
-  const auto banned = span_of(c.banned_token_ids, c.num_banned_token_ids, "banned_token_ids");
-  config.banned_token_ids.assign(banned.begin(), banned.end());
-  if (c.num_stop_token_ids != FASTDLLM_NONE) {
-    const auto stop = span_of(c.stop_token_ids, c.num_stop_token_ids, "stop_token_ids");
-    config.stop_token_ids.emplace(stop.begin(), stop.end());
-  }
-  return config;
+  return from_c_struct<GenerationConfig>(read_struct(given, default_config(), "fastdllm_config"));
 }
 
 EngineSetup setup_of(const fastdllm_engine_options* given) {
   const fastdllm_engine_options c =
       read_struct(given, default_options(), "fastdllm_engine_options");
-  EngineSetup setup;
-  setup.session.threads = c.threads;
-  setup.session.cuda_graph = c.cuda_graph != 0;
-  assign(setup.session.backend, c.backend);
-  assign(setup.session.device, c.device);
-  assign(setup.session.onnxruntime_library, c.onnxruntime_library);
-  assign(setup.session.tensorrt_library, c.tensorrt_library);
-  assign(setup.session.cudart_library, c.cudart_library);
-  assign(setup.session.tensorrt_engine, c.tensorrt_engine);
-  setup.limits.max_batch = c.max_batch;
-  setup.limits.max_waiting = c.max_waiting;
-  setup.limits.cache_bytes = c.cache_bytes;
-  return setup;
+  return {from_c_struct<SessionOptions>(c), from_c_struct<EngineLimits>(c)};
 }
 
 }  // namespace fastdllm::c_api
@@ -145,6 +142,26 @@ using namespace fastdllm::c_api;
 
 fastdllm_status fastdllm_config_default(fastdllm_config* config, std::size_t size) {
   return write_struct(config, size, default_config());
+}
+
+fastdllm_status fastdllm_config_set(fastdllm_config* config, const char* name, const char* value,
+                                    fastdllm_output** output) {
+  return make(output, [&](fastdllm_output& made) {
+    (void)read_struct(&require(config, "config"), default_config(), "fastdllm_config");
+    fastdllm::GenerationConfig options;
+    const std::string_view option = &require(name, "name");
+    set_option(options, option, &require(value, "value"));
+    fastdllm::visit_option<fastdllm::GenerationConfig>(
+        option, [&](const auto& row) { set_field(*config, row, options.*row.member); });
+    made.value = get_option(options, option);
+  });
+}
+
+fastdllm_status fastdllm_config_get(const fastdllm_config* config, const char* name,
+                                    fastdllm_output** output) {
+  return make(output, [&](fastdllm_output& made) {
+    made.value = get_option(config_of(&require(config, "config")), &require(name, "name"));
+  });
 }
 
 fastdllm_status fastdllm_engine_options_default(fastdllm_engine_options* options,

@@ -1,4 +1,4 @@
-// The options of a generation by name, as text: what command lines, services and scripts have.
+// Options by name, as text: what command lines, services and scripts have.
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -8,9 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "fastdllm/error.hpp"
-#include "fastdllm/generation.hpp"
-#include "support/concat.hpp"
+#include "config/option_table.hpp"
 
 namespace fastdllm {
 namespace {
@@ -120,16 +118,20 @@ void read_into(std::optional<Value>& field, std::string_view option, std::string
   field = *value;
 }
 
-void read_into(CacheMode& field, std::string_view, std::string_view text) {
-  field = parse_cache_mode(text);
+template <typename Value>
+  requires std::is_enum_v<Value>
+void read_into(Value& field, std::string_view option, std::string_view text) {
+  field = parse_choice<Value>(option, text);
 }
 
-void read_into(Remasking& field, std::string_view, std::string_view text) {
-  field = parse_remasking(text);
-}
-
-void read_into(StopAt& field, std::string_view, std::string_view text) {
-  field = parse_stop_at(text);
+template <typename Row>
+void read_text(std::string& field, const Row& row, std::string_view text) {
+  if (!row.choices.empty() && std::ranges::find(row.choices, text) == row.choices.end()) {
+    std::string known;
+    for (const auto one : row.choices) known += concat(known.empty() ? "" : ", ", "'", one, "'");
+    reject(row.name, text, "one of " + known);
+  }
+  field = row.is_path && text == none ? "" : text;
 }
 
 template <typename Value>
@@ -146,74 +148,59 @@ std::string written(const std::optional<Value>& field) {
   return field ? written(*field) : std::string(none);
 }
 
-struct Option {
-  std::string_view name;
-  void (*set)(GenerationConfig& config, std::string_view option, std::string_view text);
-  std::string (*get)(const GenerationConfig& config);
-};
+template <typename Struct>
+constexpr std::string_view kind = "generation";
+template <>
+constexpr std::string_view kind<SessionOptions> = "session";
+template <>
+constexpr std::string_view kind<EngineLimits> = "engine";
 
-template <auto field>
-constexpr Option option(std::string_view name) {
-  return {name,
-          [](GenerationConfig& config, std::string_view its_name, std::string_view text) {
-            read_into(config.*field, its_name, text);
-          },
-          [](const GenerationConfig& config) { return written(config.*field); }};
+// Errors: Error{bad_config} for a name that there is not.
+template <typename Struct, typename Visit>
+void visit_named(std::string_view name, const Visit& visit) {
+  if (visit_option<Struct>(name, visit)) return;
+  throw Error(
+      ErrorCode::bad_config,
+      printable(concat("'", name, "' is no option of ", kind<Struct> == "engine" ? "an " : "a ",
+                       kind<Struct>, meant(name, names_of<Struct>()))));
 }
 
-using Config = GenerationConfig;
-constexpr std::array options{
-    option<&Config::max_new_tokens>("max_new_tokens"),
-    option<&Config::block_length>("block_length"),
-    option<&Config::sub_block_length>("sub_block_length"),
-    option<&Config::steps>("steps"),
-    option<&Config::steps_per_block>("steps_per_block"),
-    option<&Config::eps>("eps"),
-    option<&Config::threshold>("threshold"),
-    option<&Config::threshold_decay>("threshold_decay"),
-    option<&Config::factor>("factor"),
-    option<&Config::frechet>("frechet"),
-    option<&Config::entropy_bound>("entropy_bound"),
-    option<&Config::cache>("cache"),
-    option<&Config::suffix_window>("suffix_window"),
-    option<&Config::refresh_interval>("refresh_interval"),
-    option<&Config::deferred_window>("deferred_window"),
-    option<&Config::refresh_tokens>("refresh_tokens"),
-    option<&Config::remasking>("remasking"),
-    option<&Config::temperature>("temperature"),
-    option<&Config::top_p>("top_p"),
-    option<&Config::top_k>("top_k"),
-    option<&Config::min_p>("min_p"),
-    option<&Config::logit_bias>("logit_bias"),
-    option<&Config::banned_token_ids>("banned_token_ids"),
-    option<&Config::alg_temp>("alg_temp"),
-    option<&Config::cfg_scale>("cfg_scale"),
-    option<&Config::seed>("seed"),
-    option<&Config::editing_threshold>("editing_threshold"),
-    option<&Config::max_post_steps>("max_post_steps"),
-    option<&Config::stop_token_ids>("stop_token_ids"),
-    option<&Config::stop_at>("stop_at"),
-    option<&Config::ignore_eos>("ignore_eos"),
-};
-
-constexpr auto names = [] {
-  std::array<std::string_view, options.size()> all;
-  std::transform(options.begin(), options.end(), all.begin(),
-                 [](const Option& one) { return one.name; });
-  return all;
-}();
-
-const Option& named(std::string_view name) {
-  const auto found = std::find(names.begin(), names.end(), name);
-  if (found == names.end()) {
-    std::string known;
-    for (const std::string_view one : names) known += concat(known.empty() ? "" : ", ", one);
-    throw Error(
-        ErrorCode::bad_config,
-        printable(concat("'", name, "' is no option of a generation; expected one of ", known)));
-  }
-  return options[static_cast<std::size_t>(found - names.begin())];
+template <typename Struct>
+void set_named(Struct& options, std::string_view name, std::string_view text) {
+  visit_named<Struct>(name, [&](const auto& row) {
+    auto& field = options.*row.member;
+    using Value = std::remove_cvref_t<decltype(field)>;
+    if constexpr (std::is_same_v<Value, std::string>) {
+      read_text(field, row, text);
+    } else if constexpr (std::is_same_v<Value, std::int64_t>) {
+      if (!row.zero_is_none) return read_into(field, row.name, text);
+      std::optional<Value> value;
+      read_into(value, row.name, text);
+      if (value == Value{}) reject(row.name, text, "at least 1, or none");
+      field = value.value_or(Value{});
+    } else {
+      read_into(field, row.name, text);
+    }
+  });
 }
+
+template <typename Struct>
+std::string get_named(const Struct& options, std::string_view name) {
+  std::string text;
+  visit_named<Struct>(name, [&](const auto& row) {
+    const auto& field = options.*row.member;
+    using Value = std::remove_cvref_t<decltype(field)>;
+    if constexpr (std::is_same_v<Value, std::string>) {
+      text = row.is_path && field.empty() ? none : field;
+    } else {
+      text = row.zero_is_none && field == Value{} ? none : written(field);
+    }
+  });
+  return text;
+}
+
+constexpr auto generation_names =
+    std::apply([](const auto&... rows) { return std::array{rows.name...}; }, generation_options);
 
 }  // namespace
 
@@ -221,23 +208,42 @@ GenerationConfig with_default_rule(GenerationConfig config) {
   const bool by_schedule = config.remasking == Remasking::entropy ||
                            config.remasking == Remasking::sequential ||
                            config.remasking == Remasking::origin;
-  const bool has_rule = config.steps || config.steps_per_block || config.eps || config.factor ||
-                        config.threshold || config.frechet || config.entropy_bound;
+  bool has_rule = false;
+  for_each_option<GenerationConfig>([&](const auto& row) {
+    if constexpr (is_optional<ValueOf<GenerationConfig, decltype(row)>>) {
+      has_rule = has_rule || (row.is_rule && config.*row.member);
+    }
+  });
   if (!by_schedule && !has_rule) config.threshold = 0.9;
   return config;
 }
 
 std::span<const std::string_view> option_names() noexcept {
-  return names;
+  return generation_names;
 }
 
 void set_option(GenerationConfig& config, std::string_view name, std::string_view value) {
-  const Option& option = named(name);
-  option.set(config, option.name, value);
+  set_named(config, name, value);
+}
+
+void set_option(SessionOptions& options, std::string_view name, std::string_view value) {
+  set_named(options, name, value);
+}
+
+void set_option(EngineLimits& limits, std::string_view name, std::string_view value) {
+  set_named(limits, name, value);
 }
 
 std::string get_option(const GenerationConfig& config, std::string_view name) {
-  return named(name).get(config);
+  return get_named(config, name);
+}
+
+std::string get_option(const SessionOptions& options, std::string_view name) {
+  return get_named(options, name);
+}
+
+std::string get_option(const EngineLimits& limits, std::string_view name) {
+  return get_named(limits, name);
 }
 
 }  // namespace fastdllm

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cache/canvas.hpp"
+#include "fastdllm/options.hpp"
 #include "loop/scheduler.hpp"
 #include "loop/unmask_loop.hpp"
 #include "rules/sampler.hpp"
@@ -132,20 +133,8 @@ struct Engine::State {
 
 namespace {
 
-void require_limits(const EngineLimits& limits) {
-  const auto require = [](std::string_view name, std::int64_t value, std::int64_t least) {
-    if (value < least) reject(concat(name, " is ", value, "; expected at least ", least));
-  };
-  require("max_batch", limits.max_batch, 1);
-  require("max_waiting", limits.max_waiting, 0);
-  require("cache_bytes", limits.cache_bytes, 0);
-}
-
 std::unique_ptr<Session> open_graph(const PackageInfo& package, const SessionOptions& options) {
-  constexpr int most_threads = 256;
-  if (options.threads < 0 || options.threads > most_threads) {
-    reject(concat("threads is ", options.threads, "; expected 0 (automatic) to ", most_threads));
-  }
+  validate(options);
   return open_session(package, options);
 }
 
@@ -180,7 +169,7 @@ void Request::cancel() const noexcept {
 
 Engine::Engine(const std::filesystem::path& package, const SessionOptions& options,
                const EngineLimits& limits) {
-  require_limits(limits);
+  validate(limits);
   PackageInfo info = read_package(package);
   require_supported(info);
   std::unique_ptr<Session> session = open_graph(info, options);
@@ -188,7 +177,7 @@ Engine::Engine(const std::filesystem::path& package, const SessionOptions& optio
 }
 
 Engine::Engine(PackageInfo package, std::unique_ptr<Session> session, const EngineLimits& limits) {
-  require_limits(limits);
+  validate(limits);
   require_supported(package);
   state_ = std::make_unique<State>(std::move(package), std::move(session), limits);
 }

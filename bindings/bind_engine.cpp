@@ -12,6 +12,7 @@
 #include "bindings.hpp"
 #include "calls.hpp"
 #include "event.hpp"
+#include "option_values.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -165,27 +166,16 @@ struct PyEngine {
   PyEngine& operator=(const PyEngine&) = delete;
 };
 
-void init_engine(PyEngine* self, const std::string& package, int threads,
-                 const std::string& onnxruntime_library, const std::string& backend,
-                 const std::string& device, const std::string& tensorrt_engine,
-                 const std::string& tensorrt_library, const std::string& cudart_library,
-                 bool cuda_graph, std::int64_t max_batch, std::int64_t max_waiting,
-                 std::optional<std::int64_t> cache_bytes) {
-  if (cache_bytes == 0) {
-    throw Error(ErrorCode::bad_config, "cache_bytes is 0; expected at least 1, or None");
+void init_engine(PyEngine* self, nb::handle package_dir, const nb::kwargs& options) {
+  std::string folder;
+  if (package_dir.is_none() || !read_path(folder, package_dir)) {
+    throw nb::type_error(("package_dir is " + nb::cast<std::string>(nb::repr(package_dir)) +
+                          "; expected str | os.PathLike[str]")
+                             .c_str());
   }
+  const EngineKeywords keywords = engine_keywords(options);
   const Released release;
-  new (self) PyEngine(
-      package,
-      {.threads = threads,
-       .onnxruntime_library = onnxruntime_library,
-       .backend = backend,
-       .device = device,
-       .tensorrt_engine = tensorrt_engine,
-       .tensorrt_library = tensorrt_library,
-       .cudart_library = cudart_library,
-       .cuda_graph = cuda_graph},
-      {.max_batch = max_batch, .max_waiting = max_waiting, .cache_bytes = cache_bytes.value_or(0)});
+  new (self) PyEngine(folder, keywords.session, keywords.limits);
 }
 
 // An exception's traceback may lead back to the request that holds it: the collector has to see.
@@ -353,12 +343,7 @@ void bind_engine(nb::module_& m) {
       "engine's\n"
       "own; callbacks run there, hold up all requests, and must not wait for the engine.\n"
       "Errors: PackageError, BackendError; ConfigError for limits out of range.")
-      .def("__init__", &init_engine, "package"_a, nb::kw_only(), "threads"_a = 0,
-           "onnxruntime_library"_a = "", "backend"_a = SessionOptions().backend,
-           "device"_a = SessionOptions().device, "tensorrt_engine"_a = "",
-           "tensorrt_library"_a = "", "cudart_library"_a = "", "cuda_graph"_a = true,
-           "max_batch"_a = EngineLimits().max_batch, "max_waiting"_a = EngineLimits().max_waiting,
-           "cache_bytes"_a = nb::none())
+      .def("__init__", &init_engine, nb::sig(engine_signature().c_str()))
       .def("generate", &generate<false>, "prompt_ids"_a, "config"_a = GenerationConfig(),
            "on_commit"_a = nb::none(), nb::sig(signature("generate", "prompt_ids", true).c_str()),
            "Decodes config.max_new_tokens positions after the prompt.\n\n"

@@ -10,6 +10,7 @@
 namespace fastdllm::python {
 
 void bind_errors(nanobind::module_& m);
+void bind_options(nanobind::module_& m);
 void bind_config(nanobind::module_& m);
 void bind_generation(nanobind::module_& m);
 void bind_package(nanobind::module_& m);

@@ -64,6 +64,7 @@ NB_MODULE(_core, m) {
   nb::set_leak_warnings(false);  // a library does not print; what others hold at exit is theirs
   m.doc() = "The C++ runtime of fastdllm. Use it through the package `fastdllm`.";
   fastdllm::python::bind_errors(m);
+  fastdllm::python::bind_options(m);
   fastdllm::python::bind_config(m);
   fastdllm::python::bind_generation(m);
   fastdllm::python::bind_package(m);

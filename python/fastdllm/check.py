@@ -53,16 +53,13 @@ class CheckResult:
 def check_package(
     package_dir: str | Path,
     *,
-    threads: int = 0,
-    onnxruntime_library: str | None = None,
-    backend: str = "auto",
-    device: str = "cpu",
     progress: Callable[[int], None] | None = None,
+    **engine_options: Any,
 ) -> Iterator[CheckResult]:
     """Check schema, checksums, the graph against stored probes, tokenizer and chat template.
 
     Yields a result per check, in that order; a bad schema ends the list, since nothing after it
-    would mean anything. progress is told the bytes hashed.
+    would mean anything. progress is told the bytes hashed. engine_options: Engine's keywords.
     """
     folder = Path(package_dir)
     try:
@@ -94,13 +91,7 @@ def check_package(
 
         @functools.cache  # the model is loaded once, within the first check that needs it
         def engine() -> Engine:
-            return Engine(
-                folder,
-                threads=threads,
-                onnxruntime_library=onnxruntime_library,
-                backend=backend,
-                device=device,
-            )
+            return Engine(folder, **engine_options)
 
         yield _guarded("graph", lambda: _check_graph(engine(), probes))
         yield _guarded("decode", lambda: _check_decode(engine(), probes))

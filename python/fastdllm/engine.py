@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 from fastdllm import _core
+from fastdllm.options import takes_engine_options
 
 LIBRARY_VARIABLE = "FASTDLLM_ONNXRUNTIME"
 
@@ -40,6 +42,13 @@ def _find(variable: str, module: str, pattern: str) -> str:
     return ""
 
 
+_LIBRARIES = {
+    "onnxruntime_library": find_onnxruntime,
+    "tensorrt_library": find_tensorrt,
+    "cudart_library": find_cudart,
+}
+
+
 class Engine(_core.Engine):
     """Token ids in, token ids out: a package, loaded once.
 
@@ -62,34 +71,9 @@ class Engine(_core.Engine):
     >>> engine.generate([1, 2, 3]).token_ids  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        package_dir: str | os.PathLike[str],
-        *,
-        threads: int = 0,
-        onnxruntime_library: str | None = None,
-        backend: str = "auto",
-        device: str = "cpu",
-        tensorrt_engine: str | os.PathLike[str] | None = None,
-        tensorrt_library: str | None = None,
-        cudart_library: str | None = None,
-        cuda_graph: bool = True,
-        max_batch: int = 8,
-        max_waiting: int = 1024,
-        cache_bytes: int | None = None,
-    ) -> None:
-        library = find_onnxruntime() if onnxruntime_library is None else onnxruntime_library
-        super().__init__(
-            os.fspath(package_dir),
-            threads=threads,
-            onnxruntime_library=library,
-            backend=backend,
-            device=device,
-            tensorrt_engine="" if tensorrt_engine is None else os.fspath(tensorrt_engine),
-            tensorrt_library=find_tensorrt() if tensorrt_library is None else tensorrt_library,
-            cudart_library=find_cudart() if cudart_library is None else cudart_library,
-            cuda_graph=cuda_graph,
-            max_batch=max_batch,
-            max_waiting=max_waiting,
-            cache_bytes=cache_bytes,
-        )
+    @takes_engine_options
+    def __init__(self, package_dir: str | os.PathLike[str], **options: Any) -> None:
+        for name, find in _LIBRARIES.items():
+            if options.get(name) is None:
+                options[name] = find()
+        super().__init__(package_dir, **options)

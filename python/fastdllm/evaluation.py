@@ -7,6 +7,7 @@ lm_eval's command line with it. EVALUATION.md has the commands.
 from __future__ import annotations
 
 import argparse
+import difflib
 import inspect
 import logging
 import time
@@ -21,6 +22,7 @@ from fastdllm.check import read_metadata
 from fastdllm.cli.config import config_of
 from fastdllm.likelihood import Likelihood, check_method, log_likelihood
 from fastdllm.llm import LLM
+from fastdllm.options import ENGINE_OPTIONS, GENERATION_OPTIONS, OPTIONS
 from fastdllm.text import ChatTemplate, TextError
 from fastdllm.throughput import Throughput, judged_text, paper_tokens
 
@@ -43,7 +45,7 @@ except ImportError as problem:
 __all__ = ["FastdllmLM", "check_model_args", "cli_evaluate"]
 
 _LOGGER = logging.getLogger("lm_eval.fastdllm")  # heard wherever the harness is
-_DEFAULTS = GenerationConfig().to_dict()
+_DEFAULTS = {name: row.default for name, row in GENERATION_OPTIONS.items()}
 _MAX_NEW_TOKENS = 256  # lm_eval's, and the paper's
 _LENGTHS = ("max_gen_toks", "max_tokens", "max_completion_tokens")  # of max_new_tokens, in lm_eval
 
@@ -52,12 +54,12 @@ _LENGTHS = ("max_gen_toks", "max_tokens", "max_completion_tokens")  # of max_new
 class FastdllmLM(TemplateLM):  # type: ignore[misc]
     """A package for lm_eval: `--model_args package=FOLDER,cache=dual,threshold=0.9`.
 
-    package: the folder. threads, device, backend, max_batch: the engine's. batch_size (lm_eval's
-    --batch_size): max_batch, where that is not given; answers do not depend on it. likelihood,
-    mc_samples, mc_seed, check_greedy: as in fastdllm.likelihood.log_likelihood. add_bos_token: put
-    the package's before every text that does not begin with it. Everything else is a field of
-    GenerationConfig by its name; with no rule threshold is 0.9. A task's generation_kwargs win
-    over these, and --gen_kwargs over both; they may name any field, too.
+    package: the folder. All keywords of fastdllm.Engine, such as threads and device. batch_size
+    (lm_eval's --batch_size): max_batch, where that is not given; answers do not depend on it.
+    likelihood, mc_samples, mc_seed, check_greedy: as in fastdllm.likelihood.log_likelihood.
+    add_bos_token: put the package's before every text that does not begin with it. Everything else
+    is a field of GenerationConfig by its name; with no rule threshold is 0.9. A task's
+    generation_kwargs win over these, and --gen_kwargs over both; they may name any field, too.
 
     With ignore_eos every block is run, as the papers do, and stop strings cut the text afterwards.
     A context that is too long loses its beginning. Errors: fastdllm.Error before anything runs.
@@ -67,10 +69,6 @@ class FastdllmLM(TemplateLM):  # type: ignore[misc]
         self,
         package: str,
         *,
-        threads: int = 0,
-        device: str = "cpu",
-        backend: str = "auto",
-        max_batch: int | None = None,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
         likelihood: str = "auto",
@@ -79,17 +77,20 @@ class FastdllmLM(TemplateLM):  # type: ignore[misc]
         check_greedy: bool = True,
         add_bos_token: bool = False,
         trust_remote_code: bool = False,  # of data sets: lm_eval tells models, too
-        **fields: Any,
+        **options: Any,
     ) -> None:
         super().__init__()
+        engine_options = {name: options[name] for name in options if name in ENGINE_OPTIONS}
+        fields = {name: options[name] for name in options if name not in ENGINE_OPTIONS}
         self._fields = _model_fields(fields)
         self.config = _config(self._fields)
-        if max_batch is None:
-            named = max_batch_size if batch_size == "auto" else batch_size
-            max_batch = 8 if named is None else int(named)
-        self.llm = LLM(
-            package, threads=threads, device=device, backend=backend, max_batch=max_batch
-        )
+        named = max_batch_size if batch_size == "auto" else batch_size
+        if named is not None:
+            engine_options.setdefault("max_batch", int(named))
+        try:
+            self.llm = LLM(package, **engine_options)
+        except TypeError as problem:
+            raise ConfigError(str(problem)) from None
         self._info = self.llm.engine.package
         check_method(self._info.attention, likelihood, mc_samples, mc_seed)
         self._likelihood: dict[str, Any] = {
@@ -361,7 +362,7 @@ class FastdllmLM(TemplateLM):  # type: ignore[misc]
 
 def check_model_args(model_args: Mapping[str, Any]) -> None:
     """Refuse what FastdllmLM would, as far as that is known without the model. Errors: Error."""
-    own = inspect.signature(FastdllmLM).parameters
+    own = {*inspect.signature(FastdllmLM).parameters, *ENGINE_OPTIONS}
     _config(_model_fields({name: model_args[name] for name in model_args if name not in own}))
     if "package" not in model_args:
         raise ConfigError("model_args has no package; expected --model_args package=FOLDER")
@@ -385,9 +386,12 @@ def _config(fields: Mapping[str, Any]) -> GenerationConfig:
 
 
 def _require_fields(fields: Mapping[str, Any], where: str, others: str) -> None:
-    unknown = [name for name in fields if name not in _DEFAULTS]
-    if unknown:
+    for name in fields:
+        if name in _DEFAULTS:
+            continue
+        near = difflib.get_close_matches(name, OPTIONS, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(
-            f"{where} has {unknown[0]!r}; expected {others}, or a field of GenerationConfig:"
-            f" {', '.join(_DEFAULTS)}"
+            f"{where} has {name!r}; expected {others}, or a field of GenerationConfig:"
+            f" {', '.join(_DEFAULTS)}{meant}"
         )

@@ -14,6 +14,7 @@ from typing import Any, TypeGuard, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdllm import _core
 from fastdllm._core import CommitEvent, ConfigError, GenerationConfig, PackageError
 from fastdllm.answer import (
     Answer,
@@ -26,6 +27,7 @@ from fastdllm.answer import (
 from fastdllm.check import read_metadata
 from fastdllm.engine import Engine
 from fastdllm.infill import InfillCanvas
+from fastdllm.options import takes_engine_options
 from fastdllm.text import Message, TextCodec
 
 Prompt = str | Sequence[Message] | Sequence[int] | NDArray[np.int32]
@@ -43,12 +45,9 @@ def config_with(**options: Any) -> GenerationConfig:
 
     An option that is None counts as not named. Errors: ConfigError, TypeError.
     """
-    named = {name: value for name, value in options.items() if value is not None}
-    rules = {"steps", "steps_per_block", "eps", "factor", "threshold", "frechet", "entropy_bound"}
-    by_schedule = named.get("remasking") in ("entropy", "sequential", "origin")
-    if not by_schedule and not rules & named.keys():
-        named["threshold"] = 0.9
-    return GenerationConfig(**named)
+    return _core.config_with(
+        **{name: value for name, value in options.items() if value is not None}
+    )
 
 
 class LLM:
@@ -63,37 +62,10 @@ class LLM:
     it. Errors of a request: ConfigError, OverloadedError, NumericError, BackendError.
     """
 
-    def __init__(
-        self,
-        package_dir: str | os.PathLike[str],
-        *,
-        threads: int = 0,
-        onnxruntime_library: str | None = None,
-        backend: str = "auto",
-        device: str = "cpu",
-        tensorrt_engine: str | os.PathLike[str] | None = None,
-        tensorrt_library: str | None = None,
-        cudart_library: str | None = None,
-        cuda_graph: bool = True,
-        max_batch: int = 8,
-        max_waiting: int = 1024,
-        cache_bytes: int | None = None,
-    ) -> None:
+    @takes_engine_options
+    def __init__(self, package_dir: str | os.PathLike[str], **options: Any) -> None:
         folder = Path(package_dir)
-        self.engine = Engine(
-            folder,
-            threads=threads,
-            onnxruntime_library=onnxruntime_library,
-            backend=backend,
-            device=device,
-            tensorrt_engine=tensorrt_engine,
-            tensorrt_library=tensorrt_library,
-            cudart_library=cudart_library,
-            cuda_graph=cuda_graph,
-            max_batch=max_batch,
-            max_waiting=max_waiting,
-            cache_bytes=cache_bytes,
-        )
+        self.engine = Engine(folder, **options)
         entry = read_metadata(folder).get("tokenizer")
         if entry is None:
             raise PackageError(f"{folder}: has no tokenizer; use fastdllm.Engine with token ids")

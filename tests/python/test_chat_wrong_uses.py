@@ -97,13 +97,17 @@ def test_errors_and_stats_of_a_file_do_nothing_to_the_terminal(
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("threshold", "abc", "threshold is abc; expected a number or none"),
+        ("threshold", "abc", "threshold is abc; expected a number in (0, 1], or none"),
         ("temperature", "none", "temperature is none; expected a number"),
-        ("steps", "1.5", "steps is 1.5; expected an integer or none"),
+        ("steps", "1.5", "steps is 1.5; expected an integer in [1, 2^20], or none"),
         ("seed", "none", "seed is none; expected an integer"),
         ("ignore_eos", "maybe", "ignore_eos is maybe; expected true or false"),
-        ("cache", "3", "cache is 3; expected one of auto, none, prefix, dual"),
-        ("logit_bias", "abc", 'logit_bias is abc; expected token ids, such as {"12": -1.5}, or'),
+        ("cache", "3", "cache is 3; expected one of none, prefix, dual, auto"),
+        (
+            "logit_bias",
+            "abc",
+            'logit_bias is abc; expected token ids and numbers, such as {"12": -1.5}',
+        ),
         ("banned_token_ids", "x", "banned_token_ids is x; expected token ids, such as [1, 2], or"),
         ("stop_token_ids", "3", "stop_token_ids is 3; expected token ids, such as [1, 2], or none"),
     ],

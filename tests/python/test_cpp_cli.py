@@ -22,7 +22,7 @@ from fastdllm import GenerationConfig
 
 from conftest import PackageOf
 from programs import ENVIRONMENT, program, run_program
-from test_cli import OTHER_QUESTION, QUESTION, VALUES
+from test_cli import OTHER_QUESTION, QUESTION, value_of
 from test_cli import run as run_python_cli
 
 LONG = ("--max-new-tokens", "256", "--steps", "256", "--cache", "none", "--ignore-eos")
@@ -163,7 +163,7 @@ def test_every_field_of_the_config_is_an_option(package_of: PackageOf) -> None:
         if field in unlike_bidirectional:
             continue
         spelling = ("kebab", "snake", "equals")[number % 3]
-        value = VALUES.get(field, 7)
+        value = value_of(field)
         expected = GenerationConfig(**{field: value, **needs.get(field, {})})  # type: ignore[arg-type]
         words = []
         for name, given in {field: value, **needs.get(field, {})}.items():

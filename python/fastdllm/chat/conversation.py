@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -91,7 +92,9 @@ class Conversation:
         """
         fields: dict[str, Any] = self.config.to_dict()
         if name not in fields:
-            raise ConfigError(f"there is no option {name}; expected one of {', '.join(fields)}")
+            near = difflib.get_close_matches(name, fields, 1)
+            meant = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(fields)}"
+            raise ConfigError(f"there is no option {name}; {meant}")
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):

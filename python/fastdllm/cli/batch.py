@@ -10,7 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastdllm.cli.config import add_config, config_of, integer
+from fastdllm.cli.config import (
+    add_config,
+    add_engine_options,
+    config_of,
+    engine_options_of,
+    integer,
+)
 
 if TYPE_CHECKING:
     from fastdllm.ray.batch import Progress
@@ -46,10 +52,7 @@ def run_batch(options: argparse.Namespace) -> int:
             on_error=options.on_error,
             fresh=options.fresh,
             replicas=options.replicas,
-            threads=options.threads,
-            max_batch=options.max_batch,
-            backend=options.backend,
-            device=options.device,
+            **engine_options_of(options),
             on_progress=progress.show,
         )
     except KeyboardInterrupt:
@@ -88,10 +91,8 @@ def add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     parser.add_argument("--fresh", action="store_true", help="throw away what the output holds")
     parser.add_argument("--replicas", type=integer, default=1, help="engines; default 1")
-    parser.add_argument("--threads", type=integer, default=1, help="cores of each; default 1")
-    parser.add_argument("--max-batch", type=integer, default=8, help="rows decoded together")
-    parser.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt"), default="auto")
-    parser.add_argument("--device", default="cpu", help="cpu (the default), or cuda: a GPU each")
+    # A replica has so many cores, and a GPU where the device is one.
+    add_engine_options(parser, threads=1, max_waiting=None)
     parser.add_argument("--address", help="of the cluster, or auto; default: RAY_ADDRESS, or here")
     parser.add_argument(
         "--raw", action="store_true", help="take prompts as they stand, without chat template"

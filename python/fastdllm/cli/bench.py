@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastdllm._core import Error
 from fastdllm.cli.common import is_terminal, package_command, print_json
-from fastdllm.cli.config import integer
+from fastdllm.cli.config import engine_options_of, integer
 from fastdllm.output import check_writable, write_whole
 
 
@@ -41,14 +41,10 @@ def _bench(options: argparse.Namespace) -> int:
         if options.plot.suffix.lower() not in SUFFIXES:
             raise Error(f"--plot {options.plot}: expected a name that ends in .png or .svg")
     if options.prompt is not None:
-        llm = LLM(
-            options.package, threads=options.threads, backend=options.backend, device=options.device
-        )
+        llm = LLM(options.package, **engine_options_of(options))
         engine, prompts = llm.engine, [llm.encode(options.prompt)]
     else:
-        engine = Engine(
-            options.package, threads=options.threads, backend=options.backend, device=options.device
-        )
+        engine = Engine(options.package, **engine_options_of(options))
         allowed = [i for i in range(engine.package.vocab_size) if i != engine.package.mask_token_id]
         prompts = [allowed[:16]]
     modes = standard_modes(

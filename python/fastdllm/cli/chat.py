@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdllm._core import Error, GenerationConfig
-from fastdllm.cli.config import add_config, config_of
+from fastdllm.cli.config import add_config, config_of, engine_options_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,9 +52,7 @@ def run_chat(options: argparse.Namespace) -> int:
     console = _console() if is_terminal else None  # says what is missing before the model is loaded
     if options.system is not None:
         _require_text("--system", options.system)
-    llm = LLM(
-        options.package, threads=options.threads, backend=options.backend, device=options.device
-    )
+    llm = LLM(options.package, **engine_options_of(options))
     conversation = Conversation(
         llm, config, package=str(options.package), system=options.system, stop=options.stop
     )

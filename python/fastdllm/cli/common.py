@@ -7,15 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
-from fastdllm.cli.config import integer
-
-
-def threads(text: str) -> int:
-    """Read a number of threads."""
-    value = integer(text)
-    if not 0 <= value <= 256:
-        raise argparse.ArgumentTypeError(f"{text} is out of range; expected 0 to 256")
-    return value
+from fastdllm.cli.config import add_engine_options
 
 
 def package_command(
@@ -28,14 +20,7 @@ def package_command(
     """Add a command that loads a package, with the options that go with it."""
     command = commands.add_parser(name, help=text)
     command.add_argument("package", type=Path)
-    command.add_argument("--threads", type=threads, default=0, help="in one pass; 0 = automatic")
-    command.add_argument(
-        "--backend",
-        choices=("auto", "onnxruntime", "tensorrt"),
-        default="auto",
-        help="auto (the default): TensorRT on a GPU that there is an engine for, else ONNX Runtime",
-    )
-    command.add_argument("--device", default="cpu", help="cpu (the default), cuda or cuda:N")
+    add_engine_options(command)
     if json:
         command.add_argument("--json", action="store_true", help="print one JSON object")
     return command

@@ -1,19 +1,29 @@
-"""The options of GenerationConfig on a command line."""
+"""The runtime's options on a command line."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastdllm._core import Error, GenerationConfig
+from fastdllm._core import Error, GenerationConfig, Option
+from fastdllm.options import ENGINE_OPTIONS, GENERATION_OPTIONS, OPTIONS
 
 
 def integer(text: str) -> int:
     """Parse an integer that C++ can take, for argparse."""
+    try:
+        return _int64(text)
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text} is out of range") from None
+
+
+def _int64(text: str) -> int:
     value = int(text)
     if not -(2**63) <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is out of range")
+        raise OverflowError(text)
     return value
 
 
@@ -45,61 +55,120 @@ class _Items(argparse.Action):
         setattr(namespace, self.dest, both)
 
 
-CHOICES = {
-    "cache": ("auto", "none", "prefix", "dual"),
-    "remasking": ("low_confidence", "random", "margin", "entropy", "sequential", "origin"),
-    "stop_at": ("token", "block"),
-}
-FLOATS = {"eps", "threshold", "factor", "frechet", "entropy_bound", "editing_threshold"}
-LISTS = {"logit_bias": _bias, "banned_token_ids": integer, "stop_token_ids": integer}
+LISTS = frozenset(name for name, row in OPTIONS.items() if row.type in ("ids", "biases"))
 
 
 def expected_value(name: str) -> str:
-    """Return what a field of GenerationConfig takes, in words."""
-    default = GenerationConfig().to_dict()[name]
-    if name in CHOICES:
-        return f"one of {', '.join(CHOICES[name])}"
-    if name in LISTS:
-        such = '{"12": -1.5}' if name == "logit_bias" else "[1, 2]"
-        return f"token ids, such as {such}, or none"
-    if isinstance(default, bool):
-        return "true or false"
-    kind = "a number" if isinstance(default, float) or name in FLOATS else "an integer"
-    return f"{kind} or none" if default is None else kind
+    """Return what an option takes, in words: "a number in (0, 1], or none"."""
+    row = OPTIONS[name]
+    words = {
+        "integer": "an integer",
+        "number": "a number",
+        "flag": "true or false",
+        "choice": f"one of {', '.join(row.choices)}",
+        "ids": "token ids, such as [1, 2]",
+        "biases": 'token ids and numbers, such as {"12": -1.5}',
+    }.get(row.type, f"a {row.type}")
+    in_range = f" {row.range}" if row.range and row.type in ("integer", "number") else ""
+    return f"{words}{in_range}, or none" if row.optional or name in LISTS else words + in_range
 
 
 def add_config(command: argparse.ArgumentParser) -> None:
     """Add an option per field of GenerationConfig, with its name and default."""
-    defaults = GenerationConfig().to_dict()
-    notes = {
-        "block_length": "default: the package's, or 32",
-        "sub_block_length": "default: the package's, or the block",
-        "steps": "passes over the whole generation",
-        "threshold": "default 0.9 unless a schedule or another rule is given",
-        "logit_bias": "such as 12=-1.5,7=2; may come again",
-        "banned_token_ids": "such as 1,2; may come again",
-        "stop_token_ids": "default: the package's end-of-text ids; may come again",
-    }
-    for name, default in defaults.items():
-        options: dict[str, Any] = {"default": default, "help": notes.get(name)}
-        if name in CHOICES:
-            options["choices"] = CHOICES[name]
-        elif isinstance(default, bool):
-            options["action"] = "store_true"
-        elif name in LISTS:
-            options |= {"action": _Items, "nargs": "*", "const": LISTS[name], "metavar": "ITEM"}
-        elif isinstance(default, float) or name in FLOATS:
-            options["type"] = float
-        else:
-            options["type"] = int if name == "seed" else integer
-        command.add_argument(f"--{name.replace('_', '-')}", **options)
+    for row in GENERATION_OPTIONS.values():
+        _add_option(command, row, row.default)
+
+
+def add_engine_options(command: argparse.ArgumentParser, **defaults: Any) -> None:
+    """Add an option per keyword of Engine. defaults: of this command, where they are its own."""
+    for name, row in ENGINE_OPTIONS.items():
+        _add_option(command, row, defaults.get(name, row.default))
+
+
+def engine_options_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return Engine's keywords of parsed options."""
+    return {name: getattr(options, name) for name in ENGINE_OPTIONS}
+
+
+def _add_option(command: argparse.ArgumentParser, row: Option, default: Any) -> None:
+    given: dict[str, Any] = {"default": default}
+    note = row.help
+    if row.type in ("ids", "biases"):
+        item = _bias if row.type == "biases" else integer
+        given |= {"action": _Items, "nargs": "*", "const": item, "metavar": "ITEM"}
+        note += f", such as {'12=-1.5,7=2' if row.type == 'biases' else '1,2'}; may come again"
+    elif row.type == "flag" and default is False:
+        given["action"] = "store_true"
+    elif row.type == "choice":
+        given["choices"] = row.choices
+    else:
+        given |= {"type": _reader(row), "metavar": _METAVARS[row.type]}
+    if default not in (None, False, [], {}):
+        shown = str(default).lower() if isinstance(default, bool) else default
+        note += f"; default {shown}"
+    given["help"] = note.replace("%", "%%")
+    command.add_argument(f"--{row.name.replace('_', '-')}", **given)
+
+
+_METAVARS = {
+    "integer": "N",
+    "number": "X",
+    "flag": "{true,false}",
+    "text": "NAME",
+    "path": "PATH",
+}
+_FLAGS = {"true": True, "false": False}
+
+
+def _reader(row: Option) -> Callable[[str], Any]:
+    """Return what reads an option's word. Ranges of a generation are for GenerationConfig."""
+
+    def read(text: str) -> Any:
+        if row.optional and text == "none":
+            return None
+        try:
+            value = _value(row, text)
+        except (ValueError, KeyError, OverflowError):
+            value = None
+        checked = row.group != "generation" and row.type == "integer"
+        if value is None or (checked and not _is_within(row, value)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected_value(row.name)}")
+        return value
+
+    return read
+
+
+def _value(row: Option, text: str) -> Any:
+    if row.type == "integer":
+        return int(text) if row.maximum is not None and row.maximum >= 2**63 else _int64(text)
+    if row.type == "number":
+        return float(text)
+    return _FLAGS[text] if row.type == "flag" else text
+
+
+def _is_within(row: Option, value: int) -> bool:
+    low, high = row.minimum, row.maximum
+    return (low is None or value >= low) and (high is None or value <= high)
 
 
 def config_of(options: argparse.Namespace) -> GenerationConfig:
     """Return the config of parsed options: threshold 0.9 unless they name a rule or a schedule."""
     from fastdllm.llm import config_with
 
-    return config_with(**{name: getattr(options, name) for name in GenerationConfig().to_dict()})
+    return config_with(**{name: getattr(options, name) for name in GENERATION_OPTIONS})
+
+
+def parse_words(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse a command line (None = the process's); of a wrong option, say what was meant."""
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [f"--{name.replace('_', '-')}" for name in vars(options)]
+        message = f"unrecognized arguments: {' '.join(unknown)}"
+        near = difflib.get_close_matches(unknown[0].split("=", 1)[0], known, 1)
+        parser.error(f"{message}; did you mean {near[0]}?" if near else message)
+    return options
 
 
 def read_prompt(text: str) -> str:

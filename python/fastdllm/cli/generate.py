@@ -8,7 +8,7 @@ import sys
 
 from fastdllm._core import Error
 from fastdllm.cli.common import is_terminal, package_command, print_json
-from fastdllm.cli.config import add_config, config_of, read_prompt
+from fastdllm.cli.config import add_config, config_of, engine_options_of, read_prompt
 
 
 def add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,9 +51,7 @@ def _generate(options: argparse.Namespace) -> int:
         raise Error("--infill takes one --prompt at most, and neither --stop nor --stream")
     if options.stream and len(prompts) > 1:
         raise Error(f"--stream takes one --prompt; found {len(prompts)}")
-    llm = LLM(
-        options.package, threads=options.threads, backend=options.backend, device=options.device
-    )
+    llm = LLM(options.package, **engine_options_of(options))
     prompts = [read_prompt(prompt) for prompt in prompts]
     if options.infill is not None:
         gaps = enumerate(re.split(r"\{(\d+)\}", read_prompt(options.infill)))

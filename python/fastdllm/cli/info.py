@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdllm.cli.common import package_command, print_json, show
+from fastdllm.cli.config import engine_options_of
 
 
 def add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -77,9 +78,7 @@ def _check(options: argparse.Namespace) -> int:
     from fastdllm.check import check_package
 
     results = []
-    for result in check_package(
-        options.package, threads=options.threads, backend=options.backend, device=options.device
-    ):
+    for result in check_package(options.package, **engine_options_of(options)):
         results.append(result)
         if not options.json:
             print(f"{'ok  ' if result.passed else 'FAIL'}  {result.name}: {result.detail}")

@@ -17,6 +17,7 @@ from fastdllm.cli.bench import add_bench
 from fastdllm.cli.chat import add_chat
 from fastdllm.cli.common import package_command
 from fastdllm.cli.completion import add_completion
+from fastdllm.cli.config import parse_words
 from fastdllm.cli.eval import add_eval
 from fastdllm.cli.export import add_build_engine, add_export
 from fastdllm.cli.generate import add_generate
@@ -30,7 +31,7 @@ from fastdllm.version import __version__
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (None = the process's) and return its exit code."""
     parser = build_parser()
-    options = parser.parse_args(arguments)
+    options = parse_words(parser, arguments)
     try:
         if options.cmake_dir:
             print(_cmake_dir())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastdllm._core import Error
-from fastdllm.cli.config import integer
+from fastdllm.cli.config import add_engine_options, engine_options_of, integer
 from fastdllm.serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,18 +42,7 @@ def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--host", default="127.0.0.1", help="address to listen at; default %(default)s"
     )
     command.add_argument("--port", type=_port, default=8000, help="0: a free one; default 8000")
-    command.add_argument("--threads", type=integer, default=0, help="in one pass; 0 = automatic")
-    command.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt"), default="auto")
-    command.add_argument("--device", default="cpu", help="cpu (the default), cuda or cuda:N")
-    command.add_argument("--max-batch", type=integer, default=8, help="answers decoded together")
-    command.add_argument(
-        "--max-waiting", type=integer, default=256, help="answers that wait; more get 429"
-    )
-    command.add_argument(
-        "--cache-bytes",
-        type=integer,
-        help="K/V memory of each package; default: half of all, shared by the packages",
-    )
+    add_engine_options(command, max_waiting=256)  # more get 429
     command.add_argument(
         "--api-key",
         action="append",
@@ -109,15 +98,7 @@ def run_serve(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace, folder: Path, cache_bytes: int | None) -> LLM:
     from fastdllm.llm import LLM
 
-    return LLM(
-        folder,
-        threads=options.threads,
-        backend=options.backend,
-        device=options.device,
-        max_batch=options.max_batch,
-        max_waiting=options.max_waiting,
-        cache_bytes=cache_bytes,
-    )
+    return LLM(folder, **engine_options_of(options) | {"cache_bytes": cache_bytes})
 
 
 def _cache_bytes(options: argparse.Namespace) -> int | None:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from fastdllm._core import Error
-from fastdllm.cli.config import add_config, config_of, read_prompt
+from fastdllm.cli.config import add_config, config_of, engine_options_of, read_prompt
 from fastdllm.output import check_writable, write_whole
 
 
@@ -51,9 +51,7 @@ def run_trace(options: argparse.Namespace) -> int:
     from fastdllm.trace import make_trace
     from fastdllm.trace.html import draw_html
 
-    llm = LLM(
-        options.package, threads=options.threads, backend=options.backend, device=options.device
-    )
+    llm = LLM(options.package, **engine_options_of(options))
     trace = make_trace(
         llm,
         prompt,

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastdllm import tune
 from fastdllm._core import ConfigError, Error
-from fastdllm.cli.config import integer
+from fastdllm.cli.config import engine_options_of, integer
 
 
 def add_tune(command: argparse.ArgumentParser) -> None:
@@ -58,9 +58,7 @@ def run_tune(options: argparse.Namespace) -> int:
 
     _check(options)
     problems = read_problems(options.problems)[: options.count]
-    llm = LLM(
-        options.package, threads=options.threads, backend=options.backend, device=options.device
-    )
+    llm = LLM(options.package, **engine_options_of(options))
     block_length = options.block_length or llm.engine.package.block_length or 32
     settings = tune.grid(
         dict(options.policies or dict.fromkeys(tune.POLICIES, ())),

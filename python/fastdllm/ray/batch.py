@@ -30,6 +30,7 @@ from fastdllm._core import (
     Error,
     GenerationConfig,
     NumericError,
+    check_engine_options,
     read_package,
 )
 from fastdllm.answer import stop_strings
@@ -92,10 +93,8 @@ def answer_dataset(
     fresh: bool = False,
     replicas: int = 1,
     threads: int = 1,
-    max_batch: int = 8,
-    backend: str = "auto",
-    device: str = "cpu",
     on_progress: Callable[[Progress], None] | None = None,
+    **engine_options: Any,
 ) -> output.Summary:
     """Answer every row of a .jsonl or .parquet file, or of a folder of such; return the counts.
 
@@ -105,7 +104,8 @@ def answer_dataset(
     shard_rows: rows of an output file, which are decoded together and lost together when a worker
     dies. on_error: 'record' writes a bad row's error in its place, 'fail' ends the job at it.
     fresh: throw away what the output folder holds of another job. replicas: engines, each with
-    `threads` cores, and a GPU where the device is one; max_batch, backend, device: the engine's.
+    `threads` cores, and a GPU where the device is one. engine_options: Engine's other keywords;
+    max_waiting is shard_rows where it is not given.
     on_progress: called in the beginning and after every shard.
 
     A job that ended early goes on where it stopped when it is started again; what has been written
@@ -118,12 +118,13 @@ def answer_dataset(
     config = config or default_config()
     strings = stop_strings(stop)
     formats = tuple(name for name in output.FORMATS if name in _checked_formats(formats))
-    for name, value in (
-        ("shard_rows", shard_rows),
-        ("replicas", replicas),
-        ("threads", threads),
-        ("max_batch", max_batch),
-    ):
+    named = {name: value for name, value in engine_options.items() if value is not None}
+    engine = {"max_waiting": shard_rows, **named, "threads": threads}
+    try:
+        check_engine_options(**engine)
+    except TypeError as problem:
+        raise ConfigError(str(problem)) from None
+    for name, value in (("shard_rows", shard_rows), ("replicas", replicas), ("threads", threads)):
         if value < 1:
             raise ConfigError(f"{name} is {value}; expected at least 1")
     if on_error not in ON_ERROR:
@@ -167,13 +168,7 @@ def answer_dataset(
                 stop=strings,
                 raw=raw,
                 on_error=on_error,
-                engine={
-                    "threads": threads,
-                    "max_batch": max_batch,
-                    "max_waiting": shard_rows,
-                    "backend": backend,
-                    "device": device,
-                },
+                engine=engine,
             )
             if missing:
                 _run(work, missing, replicas, report)
@@ -229,7 +224,7 @@ def _run(work: _Work, missing: Sequence[Shard], replicas: int, report: _Report) 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     needs = {"CPU": work.engine["threads"]}
-    if work.engine["device"] != "cpu":
+    if work.engine.get("device", "cpu") != "cpu":
         needs["GPU"] = 1
     wanted = min(replicas, len(missing))
     free = cast(Any, ray).available_resources()

@@ -13,7 +13,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import FastAPI
 from pydantic import (
@@ -22,24 +22,49 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    create_model,
     field_validator,
 )
 from ray import serve
 
-from fastdllm._core import ConfigError, GenerationConfig, OverloadedError, read_package
+from fastdllm._core import ConfigError, GenerationConfig, Option, OverloadedError, read_package
 from fastdllm.cli.serve import KEY_VARIABLE
 from fastdllm.llm import LLM
+from fastdllm.options import ENGINE_OPTIONS
 from fastdllm.serve import Settings, create_app
 
 _PROXY = ("max_connections", "head_seconds", "keep_alive_seconds")  # Ray Serve's own
 
 
-class ServeArgs(BaseModel):
+def _field_of(row: Option) -> tuple[Any, Any]:
+    """Return an engine option's type and default; words of a command line are read as values."""
+    kinds: dict[str, Any] = {"integer": int, "number": float, "flag": bool}
+    kind = Literal[row.choices] if row.choices else kinds.get(row.type, str)
+    return (kind | None if row.optional else kind), Field(
+        row.default, ge=row.minimum, le=row.maximum, description=row.help
+    )
+
+
+if TYPE_CHECKING:
+
+    class EngineArgs(BaseModel):
+        """Keywords of Engine."""
+
+        device: str
+        max_batch: int
+
+else:
+    EngineArgs = create_model(
+        "EngineArgs", **{name: _field_of(row) for name, row in ENGINE_OPTIONS.items()}
+    )
+
+
+class ServeArgs(EngineArgs):
     """What build_app takes: these names, and those of fastdllm.serve.Settings.
 
-    package: a folder that every replica sees. name: of the model, None = the folder's. threads,
-    device, backend, max_batch, cache_bytes: the engine's; a replica takes `threads` cores, and a
-    GPU where the device is one. num_replicas: or min_replicas, max_replicas and
+    package: a folder that every replica sees. name: of the model, None = the folder's. All keywords
+    of fastdllm.Engine; a replica takes `threads` cores (default 1), and a GPU where the device is
+    one. num_replicas: or min_replicas, max_replicas and
     target_ongoing_requests (a replica's, on average; None = max_batch) for autoscaling.
     max_ongoing_requests: a replica's at once, None = twice max_batch; more wait at the proxy, up to
     max_queued_requests. allowed_hosts: a list, or names with commas between. API keys come from the
@@ -51,10 +76,6 @@ class ServeArgs(BaseModel):
     package: str
     name: str | None = None
     threads: int = Field(default=1, ge=1)
-    device: str = "cpu"
-    backend: str = "auto"
-    max_batch: int = Field(default=8, ge=1)
-    cache_bytes: int | None = None
     num_replicas: int = Field(default=1, ge=1)
     min_replicas: int | None = Field(default=None, ge=0)
     max_replicas: int | None = Field(default=None, ge=1)
@@ -102,14 +123,7 @@ def build_app(args: ServeArgs | Mapping[str, Any]) -> serve.Application:
 
     def make() -> FastAPI:
         """Load the package in a replica."""
-        llm = LLM(
-            folder,
-            threads=args.threads,
-            device=args.device,
-            backend=args.backend,
-            max_batch=args.max_batch,
-            cache_bytes=args.cache_bytes,
-        )
+        llm = LLM(folder, **{name: getattr(args, name) for name in ENGINE_OPTIONS})
         key = os.environ.get(KEY_VARIABLE)
         keys = () if key is None else (key,)
         return create_app({name: llm}, dataclasses.replace(settings, api_keys=keys))

@@ -8,12 +8,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
-from fastdllm._core import GenerationConfig
+from fastdllm._core import Option
+from fastdllm.options import GENERATION_OPTIONS
 
 # OpenAI's fields that are not honoured, with the values that ask for nothing; null always does.
 Refused = Mapping[str, tuple[Any, ...]]
@@ -148,7 +149,36 @@ class StreamOptions(Body):
     include_obfuscation: Literal[False] = False
 
 
-class GenerationBody(Body):
+def _field_of(row: Option) -> tuple[Any, Any]:
+    """Return the type and the rest of an option's field. GenerationConfig checks ranges.
+
+    None is the same as absent.
+    """
+    kinds: dict[str, Any] = {
+        "integer": int,
+        "number": float,
+        "flag": bool,
+        "ids": Annotated[TokenIds, Field(max_length=2**16)],
+        "biases": dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], float],
+    }
+    kind = Literal[row.choices] if row.type == "choice" else kinds[row.type]
+    given: Any = kind | None
+    if row.type == "biases":
+        given = Annotated[given, BeforeValidator(_biases)]
+    return given, Field(None, description=row.help)
+
+
+if TYPE_CHECKING:
+    OptionFields = Body
+else:
+    OptionFields = create_model(
+        "OptionFields",
+        __base__=Body,
+        **{name: _field_of(row) for name, row in GENERATION_OPTIONS.items()},
+    )
+
+
+class GenerationBody(OptionFields):
     """What a chat and a completion have in common: OpenAI's fields, then GenerationConfig's."""
 
     refused = _OF_REQUESTS
@@ -172,46 +202,11 @@ class GenerationBody(Body):
     safety_identifier: Any = None
     prompt_cache_key: Any = None
 
-    # GenerationConfig checks ranges; here are types. None is the same as absent.
     max_new_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    block_length: int | None = None
-    sub_block_length: int | None = None
-    steps: int | None = None
-    steps_per_block: int | None = None
-    eps: float | None = None
-    threshold: float | None = None
-    threshold_decay: float | None = None
-    factor: float | None = None
-    frechet: float | None = None
-    entropy_bound: float | None = None
-    cache: Literal["auto", "none", "prefix", "dual"] | None = None
-    suffix_window: int | None = None
-    refresh_interval: int | None = None
-    deferred_window: int | None = None
-    refresh_tokens: int | None = None
-    remasking: (
-        Literal["low_confidence", "random", "margin", "entropy", "sequential", "origin"] | None
-    ) = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    logit_bias: Annotated[
-        dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], float] | None, BeforeValidator(_biases)
-    ] = None
-    banned_token_ids: Annotated[TokenIds, Field(max_length=2**16)] | None = None
-    alg_temp: float | None = None
-    cfg_scale: float | None = None
-    seed: int | None = None
-    editing_threshold: float | None = None
-    max_post_steps: int | None = None
-    stop_token_ids: Annotated[TokenIds, Field(max_length=2**16)] | None = None
-    stop_at: Literal["token", "block"] | None = None
-    ignore_eos: bool | None = None
 
     def options(self) -> dict[str, Any]:
         """Return the options of GenerationConfig that the request names."""
-        named = {name: getattr(self, name) for name in GenerationConfig().to_dict()}
+        named = {name: getattr(self, name) for name in GENERATION_OPTIONS}
         return {name: value for name, value in named.items() if value is not None}
 
     def limits(self) -> dict[str, int]:

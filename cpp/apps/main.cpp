@@ -2,6 +2,7 @@
 // Exit codes: 0 success; 1 failure, one line on stderr; 2 wrong usage; 130 interrupted by Ctrl-C.
 #include <fastdllm/version.h>
 #include <algorithm>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -81,6 +82,9 @@ int main(int argc, char** argv) {
   } catch (const cli::Interrupted&) {
     return 130;
   } catch (const cli::BrokenPipe&) {
+    return 1;
+  } catch (const std::bad_alloc&) {
+    cli::print_error("fastdllm-cli: error: there is not enough memory for this command\n");
     return 1;
   } catch (const std::exception& problem) {
     cli::print_error(std::string("fastdllm-cli: error: ") + problem.what() + "\n");

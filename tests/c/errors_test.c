@@ -298,6 +298,20 @@ static void test_errors_of_a_run_belong_to_its_request(void) {
   fastdllm_engine_free(broken);
 }
 
+static void test_an_answer_that_memory_cannot_hold_is_refused_by_name(void) {
+  fastdllm_engine_options options;
+  fastdllm_engine_options_default(&options, sizeof options);
+  options.cache_bytes = 1000;
+  fastdllm_engine* all = engine;
+  engine = scripted_engine(&options);
+  fastdllm_config config = defaults();
+  config.max_new_tokens = 400;
+  check_refused(&config, FASTDLLM_BAD_CONFIG,
+                "max_new_tokens is 400 behind a prompt of 2 tokens: the request may need ");
+  fastdllm_engine_free(engine);
+  engine = all;
+}
+
 int main(void) {
   engine = scripted_engine(NULL);
   test_names();
@@ -310,6 +324,7 @@ int main(void) {
   test_an_older_struct_works();
   test_a_newer_struct_works_as_far_as_it_is_known();
   test_errors_of_a_run_belong_to_its_request();
+  test_an_answer_that_memory_cannot_hold_is_refused_by_name();
   fastdllm_engine_free(engine);
   return failures == 0 ? 0 : 1;
 }

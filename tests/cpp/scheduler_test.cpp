@@ -125,6 +125,60 @@ TEST(Scheduler, AShortRequestIsNotHeldUpByALongOne) {
   EXPECT_LE(long_passes - long_passes_before, 2U);
 }
 
+TEST(Scheduler, AFreedPlaceIsTakenInTheVeryNextPass) {
+  Scripted s({.max_batch = 2});
+  std::string order;
+  const auto note = [&](char name) {
+    return [&order, name](const CommitEvent& event) {
+      order += name + std::to_string(event.step) + ' ';
+      return true;
+    };
+  };
+  const GenerationConfig one_pass{.max_new_tokens = 1, .cache = CacheMode::none};
+  std::vector<Request> others;
+  const Request first = s.engine.submit(
+      prompt(30), {.max_new_tokens = 3, .cache = CacheMode::none}, [&](const CommitEvent& event) {
+        if (event.step == 0) {
+          for (const char name : {'A', 'C', 'D'}) {
+            others.push_back(s.engine.submit(prompt(4), one_pass, note(name)));
+          }
+        }
+        return note('B')(event);
+      });
+  static_cast<void>(first.result());
+  for (const Request& request : others) static_cast<void>(request.result());
+  EXPECT_EQ(order, "B0 A0 C0 D0 B1 B2 ");
+}
+
+TEST(Scheduler, NoPlaceIsEmptyInAPassWhileARequestWaits) {
+  Scripted s({.max_batch = 3});
+  std::int64_t runs = 0, empty_places = 0;
+  s.session->before_run = [&](std::int64_t) {
+    const EngineLoad load = s.engine.load();
+    ++runs;
+    empty_places += load.waiting > 0 ? 3 - load.running : 0;
+  };
+  std::vector<Request> requests;
+  const Request first = s.engine.submit(
+      prompt(2), {.max_new_tokens = 8}, at_first_commit([&] {
+        for (std::size_t i = 0; i < 60; ++i) {
+          const GenerationConfig config{.max_new_tokens = 1 + static_cast<std::int64_t>(i * 7 % 5),
+                                        .block_length = 4,
+                                        .cache = static_cast<CacheMode>(i % 4)};
+          const bool fails = i % 9 == 4, aborts = i % 9 == 7;
+          requests.push_back(s.engine.submit(prompt(i % 11), config, [=](const CommitEvent&) {
+            if (fails) throw std::runtime_error("scripted");
+            return !aborts;
+          }));
+          if (i % 9 == 2) requests.back().cancel();
+        }
+      }));
+  static_cast<void>(first.result());
+  for (const Request& request : requests) static_cast<void>(error_of(request));
+  EXPECT_GT(runs, 20);
+  EXPECT_EQ(empty_places, 0);
+}
+
 TEST(Scheduler, ALongRequestIsNotStarvedByShortOnes) {
   Scripted s({.max_batch = 2});
   std::atomic<std::int64_t> long_passes{0};
@@ -333,9 +387,10 @@ TEST(Scheduler, RefusesARequestThatCanNeverHaveItsMemory) {
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::bad_config);
-    EXPECT_EQ(std::string(error.what()),
-              "the request may need 10240 bytes of cache for 40 rows; expected at most "
-              "cache_bytes, 10112 (cache 'none' needs none)");
+    EXPECT_EQ(
+        std::string(error.what()),
+        "max_new_tokens is 36 behind a prompt of 4 tokens: the request may need 10240 bytes "
+        "of cache for 40 rows; expected at most cache_bytes, 10112 (cache 'none' needs none)");
   }
   EXPECT_TRUE(s.session->passes.empty());
   EXPECT_EQ(s.engine.generate(prompt(4), {.max_new_tokens = 8}).token_ids.size(), 8U);
@@ -389,8 +444,11 @@ TEST(Scheduler, MemoryThatCannotBeHadEndsTheRequestsThatWantItAndNothingElse) {
     EXPECT_EQ(other.result().token_ids, expected(100, 8));
   };
   run_two();
-  EXPECT_EQ(error_of(pair[0]), "std::bad_alloc");
-  EXPECT_EQ(error_of(pair[1]), "std::bad_alloc");
+  const std::string expected_error =
+      "there is no memory for a pass of 2 requests of 8 rows each: expected a smaller max_batch, "
+      "cache_bytes or request";
+  EXPECT_EQ(error_of(pair[0]), expected_error);
+  EXPECT_EQ(error_of(pair[1]), expected_error);
   fails = false;
   run_two();
   EXPECT_EQ(pair[0].result().token_ids, expected(9, 16));

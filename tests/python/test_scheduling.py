@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
+import re
+import shutil
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +29,7 @@ from fastdllm import (
 
 from conftest import PackageOf, run_python
 from held import LONG, SECONDS, SHORT, Held
+from programs import program, run_program
 
 
 def ids_of(request: Request) -> list[int]:
@@ -97,6 +102,65 @@ def refused_bytes(engine: Engine, config: GenerationConfig) -> int:
     with pytest.raises(ConfigError, match="bytes of cache") as caught:
         engine.submit([1], config)
     return int(str(caught.value).split("may need ")[1].split()[0])
+
+
+def with_endless_context(source: Path, target: Path) -> Path:
+    """Copy a package and let it state the longest context that the format allows."""
+    shutil.copytree(source, target)
+    file = target / "fastdllm.json"
+    metadata = json.loads(file.read_text("utf-8"))
+    metadata["model"]["max_context_length"] = 2**31 - 1
+    file.write_text(json.dumps(metadata), "utf-8")
+    return target
+
+
+NEARLY_ENDLESS = 2**31 - 1000
+IN_LITTLE_MEMORY = """
+import resource, sys, fastdllm
+engine = fastdllm.Engine(sys.argv[1], threads=1, cache_bytes=2**62)
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 2**30
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for cache in ("none", "dual"):
+    config = fastdllm.GenerationConfig(max_new_tokens=int(sys.argv[2]), cache=cache)
+    try:
+        engine.submit([1], config)
+    except fastdllm.ConfigError as error:
+        print(error)
+print(len(engine.generate([1], fastdllm.GenerationConfig(max_new_tokens=4)).token_ids) > 0)
+"""
+
+
+def test_an_answer_that_memory_cannot_hold_is_refused_by_name(
+    package_of: PackageOf, tmp_path: Path
+) -> None:
+    package = with_endless_context(package_of("llada-mha"), tmp_path / "package")
+    config = GenerationConfig(max_new_tokens=NEARLY_ENDLESS)
+    engine = Engine(package, threads=1, cache_bytes=2**30)
+    named = f"max_new_tokens is {NEARLY_ENDLESS} behind a prompt of 1 tokens: the request "
+
+    with pytest.raises(ConfigError, match=named + "may need .* of cache .* cache_bytes, "):
+        engine.submit([1], config)
+    with pytest.raises(ConfigError, match=named):
+        engine.generate([1], config)
+    done = run_python(IN_LITTLE_MEMORY, package, NEARLY_ENDLESS)
+
+    *refusals, works = done.stdout.splitlines()
+    assert len(refusals) == 2, done.stderr
+    for refusal in refusals:
+        assert re.match(named + r"needs \d+ bytes of memory for its canvas; ", refusal)
+    assert (works, done.stderr) == ("True", "")
+
+
+def test_the_cpp_command_line_says_the_same(package_of: PackageOf, tmp_path: Path) -> None:
+    package = with_endless_context(package_of("tiny_math"), tmp_path / "package")
+    options = ("--prompt", "1 + 1", "--raw", "--max-new-tokens", NEARLY_ENDLESS)
+
+    done = run_program(program("apps/fastdllm-cli"), "generate", package, *options)
+
+    assert done.returncode == 1
+    assert f"error: max_new_tokens is {NEARLY_ENDLESS} behind a prompt of" in done.stderr
+    assert "expected at most" in done.stderr
 
 
 @pytest.mark.parametrize(

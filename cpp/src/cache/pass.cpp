@@ -11,14 +11,14 @@ namespace {
 constexpr std::int64_t most_commit_rows = 512;
 constexpr std::int64_t most_attention_cells = std::int64_t{1} << 22;
 
+}  // namespace
+
 // Never more than a block: a refresh keeps rows of the block itself, which steps do not look at.
 std::int64_t bucket_of(std::int64_t block_length) noexcept {
   if (block_length < 8) return 1;
   return static_cast<std::int64_t>(
       std::bit_floor(static_cast<std::uint64_t>(std::min<std::int64_t>(block_length, 32))));
 }
-
-}  // namespace
 
 PassPlanner::PassPlanner(CacheMode mode, const PackageInfo& package, const Canvas& canvas,
                          std::optional<std::int64_t> suffix_window)

@@ -39,6 +39,9 @@ struct Pass {
   }
 };
 
+/// Kept rows are rounded up to a multiple of this.
+[[nodiscard]] std::int64_t bucket_of(std::int64_t block_length) noexcept;
+
 /// Plans passes for a cache mode and the model's facts (Fast-dLLM, arXiv 2505.22618, section 3.2;
 /// v2, arXiv 2509.26328). Within what a row sees the order of keys is free: a pass feeds what will
 /// be cached first and the block last, and its leading K/V rows are the cache as they are. Of a

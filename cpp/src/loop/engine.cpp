@@ -1,11 +1,13 @@
 #include "fastdllm/engine.hpp"
 
 #include <algorithm>
+#include <new>
 #include <numeric>
 #include <utility>
 
 #include "cache/canvas.hpp"
 #include "fastdllm/options.hpp"
+#include "loop/request_memory.hpp"
 #include "loop/scheduler.hpp"
 #include "loop/unmask_loop.hpp"
 #include "rules/sampler.hpp"
@@ -97,6 +99,20 @@ void require_options(const PackageInfo& package, const GenerationConfig& config)
   require_token_options(package, config);
 }
 
+// A compiled engine has limits; without one nothing is too large.
+void require_runs(const RunSizes& sizes, const RunSizes& largest) {
+  const auto require = [](std::int64_t size, std::int64_t most, std::string_view what,
+                          std::string_view option) {
+    if (size <= most) return;
+    reject(concat("the request needs passes of ", size, " ", what, "; the engine takes ", most,
+                  " at most: build it with fastdllm build-engine ", option, " ", size));
+  };
+  require(sizes.batch, largest.batch, "batch rows", "--max-batch");
+  require(sizes.cached, largest.cached, "cached rows", "--max-context");
+  require(sizes.rows, largest.rows, "rows", "--max-rows");
+  require(sizes.wanted, largest.wanted, "rows of logits", "--rows-per-step");
+}
+
 void require_supported(const PackageInfo& package) {
   const bool block_causal = package.attention == AttentionKind::block_causal;
   if (package.sub_block_length && !block_causal) {
@@ -127,6 +143,23 @@ struct Engine::State {
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
+
+  // `make_canvas` allocates, where nothing that can be told from numbers speaks against it.
+  template <typename MakeCanvas>
+  Request submit(const GenerationConfig& config, const RequestMemory& memory, bool infills,
+                 const MakeCanvas& make_canvas, CommitCallback on_commit, DoneCallback on_done) {
+    Lease lease = scheduler->pool().lease(memory.cache, describe(memory));
+    require_canvas_memory(memory, half_of_memory());
+    try {
+      const PackageInfo& package = scheduler->model().package();
+      auto loop = std::make_unique<UnmaskLoop>(package, make_canvas(), config, infills,
+                                               std::move(on_commit));
+      require_runs(loop->largest_run(), scheduler->largest_run());
+      return Request(scheduler->submit(std::move(loop), std::move(lease), std::move(on_done)));
+    } catch (const std::bad_alloc&) {
+      refuse_memory(memory);
+    }
+  }
 
   std::shared_ptr<Scheduler> scheduler;
 };
@@ -197,12 +230,12 @@ Request Engine::submit(std::span<const std::int32_t> prompt_ids, const Generatio
   validate(config);
   require_options(package(), config);
   require_prompt(package(), prompt_ids, config);
-  Canvas canvas(prompt_ids, config.max_new_tokens, layout_of(package(), config),
-                package().mask_token_id);
-  return Request(
-      state_->scheduler->submit(std::make_unique<UnmaskLoop>(package(), std::move(canvas), config,
-                                                             false, std::move(on_commit)),
-                                std::move(on_done)));
+  const auto canvas = [&] {
+    return Canvas(prompt_ids, config.max_new_tokens, layout_of(package(), config),
+                  package().mask_token_id);
+  };
+  return state_->submit(config, memory_of_prompt(package(), config, std::ssize(prompt_ids)), false,
+                        canvas, std::move(on_commit), std::move(on_done));
 }
 
 GenerationResult Engine::infill(std::span<const std::int32_t> canvas_ids,
@@ -217,11 +250,11 @@ Request Engine::submit_infill(std::span<const std::int32_t> canvas_ids,
   validate(config);
   require_options(package(), config);
   require_canvas(package(), canvas_ids);
-  Canvas canvas(canvas_ids, layout_of(package(), config), package().mask_token_id);
-  return Request(
-      state_->scheduler->submit(std::make_unique<UnmaskLoop>(package(), std::move(canvas), config,
-                                                             true, std::move(on_commit)),
-                                std::move(on_done)));
+  const auto canvas = [&] {
+    return Canvas(canvas_ids, layout_of(package(), config), package().mask_token_id);
+  };
+  return state_->submit(config, memory_of_canvas(package(), config, canvas_ids), true, canvas,
+                        std::move(on_commit), std::move(on_done));
 }
 
 std::vector<float> Engine::logits(std::span<const std::int32_t> ids,

@@ -1,0 +1,51 @@
+#include "loop/turn.hpp"
+
+namespace fastdllm {
+namespace {
+
+// Requests of more than this times the next one's size do not join its pass: they would slow it.
+constexpr double peers = 2.0;
+// A request is next when this many times the rows it wants were computed for others. No place of
+// the batch is ever empty, so among new short requests this is all that a long one can count on.
+constexpr std::int64_t patience = 8;
+
+std::size_t index_of_next(std::span<const Turn> turns) noexcept {
+  const Turn* least = &turns[0];
+  const Turn* longest = nullptr;
+  for (const Turn& turn : turns) {
+    if (turn.served < least->served) least = &turn;
+    const bool waited_too_long = turn.postponed >= patience * turn.rows;
+    if (waited_too_long && (longest == nullptr || turn.postponed > longest->postponed)) {
+      longest = &turn;
+    }
+  }
+  return static_cast<std::size_t>((longest != nullptr ? longest : least) - turns.data());
+}
+
+}  // namespace
+
+std::vector<std::size_t> choose_turns(std::span<const Turn> turns, std::int64_t max_batch,
+                                      const CanShare& can_share) {
+  if (turns.empty()) return {};
+  const std::size_t first = index_of_next(turns);
+  std::vector<std::size_t> chosen{first};
+  for (std::size_t i = 0; i < turns.size() && std::ssize(chosen) < max_batch; ++i) {
+    if (i != first && turns[i].size <= peers * turns[first].size && can_share(first, i)) {
+      chosen.push_back(i);
+    }
+  }
+  return chosen;
+}
+
+void note_run(std::span<Turn> turns, std::span<const std::size_t> chosen) {
+  std::int64_t rows = 0;
+  for (const std::size_t i : chosen) rows += turns[i].rows;
+  for (Turn& turn : turns) turn.postponed += rows;
+  for (const std::size_t i : chosen) {
+    Turn& turn = turns[i];
+    turn.served += static_cast<double>(turn.rows) * turn.size * turn.size;
+    turn.postponed = 0;
+  }
+}
+
+}  // namespace fastdllm

@@ -1,0 +1,33 @@
+// Who is next among the requests under way, and who shares its graph run: values in, values out.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+namespace fastdllm {
+
+/// What the choice knows of a request.
+struct Turn {
+  double size = 0.0;           ///< rows that it may take at most
+  std::int64_t rows = 0;       ///< of the pass that it wants
+  double served = 0.0;         ///< rows computed for it, times the square of its size
+  std::int64_t postponed = 0;  ///< rows computed for others since its last pass
+};
+
+/// Whether the passes of two requests, given by their indices, can share a graph run.
+using CanShare = std::function<bool(std::size_t, std::size_t)>;
+
+/// The requests of the next graph run, by index, at most max_batch. The first is the one that is
+/// next: it has had the least of its share, or has waited too long. Others of about its size whose
+/// passes can share its run follow, in their order. Empty where there are no requests.
+[[nodiscard]] std::vector<std::size_t> choose_turns(std::span<const Turn> turns,
+                                                    std::int64_t max_batch,
+                                                    const CanShare& can_share);
+
+/// Writes down that the chosen requests had their passes, and the others waited.
+void note_run(std::span<Turn> turns, std::span<const std::size_t> chosen);
+
+}  // namespace fastdllm

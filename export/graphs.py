@@ -321,9 +321,9 @@ class Transformer(nn.Module):
         logits = self.head(self.final_norm(x)).float()
         if self.spec.logits_scale != 1.0:
             logits = logits * self.spec.logits_scale
-        return [*self._candidates(logits), logits, *present]
+        return [*self.candidates(logits), logits, *present]
 
-    def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def candidates(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Find the best tokens but the mask; the softmax is over the whole vocabulary.
 
         Looking at the three best and skipping the mask among them touches [N,3] numbers, where

@@ -321,8 +321,9 @@ class _Export:
         worst = validate(session, model, self.precision)
         return {
             "compared": what,
-            "tolerance": self.precision.tolerance,
-            "largest_difference": worst,
+            "output": worst.output,
+            "tolerance": worst.allowed,
+            "largest_difference": worst.found,
         }
 
     def compare_twin(self) -> dict[str, Any]:

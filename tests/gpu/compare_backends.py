@@ -69,8 +69,8 @@ def main() -> int:
     parser.add_argument("--max-new-tokens", type=int, default=64)
     options = parser.parse_args()
     config = GenerationConfig(max_new_tokens=options.max_new_tokens, threshold=0.9, cache="dual")
-    metadata = json.loads((options.package / "fastdllm.json").read_text(encoding="utf-8"))
-    tolerance = float(metadata["validation"]["tolerance"])
+    probes = json.loads((options.package / "probes.json").read_text(encoding="utf-8"))
+    tolerance = float(probes["tolerance"])
     try:
         cpu = LLM(options.package)
         problems = read_problems(options.problems)[: options.count]

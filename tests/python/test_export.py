@@ -80,7 +80,7 @@ def test_a_logit_that_is_no_number_leaves_no_confidence(token: int, bad: float) 
     logits = torch.zeros(1, 2, SMALL["vocab_size"])
     logits[0, 0, token] = bad
 
-    _, confidence, complement, *_ = model._candidates(logits)
+    _, confidence, complement, *_ = model.candidates(logits)
 
     for answer in (confidence, complement):
         assert answer.isnan().tolist() == [[True, False]]

@@ -118,7 +118,7 @@ class Head(torch.nn.Module):
         self.spec = adapter_for(SMALL).spec(SMALL)
 
     def forward(self, logits: torch.Tensor) -> list[torch.Tensor]:
-        return list(Transformer._candidates(self, logits))  # type: ignore[arg-type]
+        return list(Transformer.candidates(self, logits))  # type: ignore[arg-type]
 
 
 def test_onnx_runtime_leaves_no_confidence_where_a_logit_is_no_number(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import importlib
 import importlib.util
 import json
@@ -12,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,11 +38,10 @@ def rtx() -> None:
 @pytest.fixture(scope="module")
 def half_package_of(
     checkpoint_of: PackageOf, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[HalfPackageOf]:
+) -> HalfPackageOf:
     """Export a checkpoint by name and opset the first time it is asked for (fp16)."""
     pytest.importorskip("torch", reason="exporting needs torch")
     from fastdllm.export import export_package
-    from fastdllm.export.precision import PRECISIONS
 
     made: dict[tuple[str, int], Path] = {}
 
@@ -54,11 +52,7 @@ def half_package_of(
             made[name, opset] = folder
         return made[name, opset]
 
-    with pytest.MonkeyPatch.context() as patch:
-        # Random experts are nearly tied, and half precision chooses others: no matter here.
-        loose = dataclasses.replace(PRECISIONS["fp16"], tolerance=1.0)
-        patch.setitem(PRECISIONS, "fp16", loose)
-        yield package
+    return package
 
 
 def report(built: BuiltEngine, name: str, record: Callable[[str, object], None]) -> None:

@@ -16,6 +16,7 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
 .PHONY: dist test-all test-sanitize-thread test-clang system-clang test-fuzz system-fuzz
 .PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types format system clean
 .PHONY: bench bench-short bench-paper bench-gpu
+.PHONY: docs tidy release
 .PHONY: test-aarch64 system-aarch64 wheels test-wheels test-scale system-browser
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
@@ -163,11 +164,21 @@ format: $(VENV)/.tools
 	$(BIN)/ruff format .
 	git ls-files -co --exclude-standard '*.cpp' '*.hpp' | xargs $(BIN)/clang-format -i
 
+# The documentation site, into build/site: strict, so a warning fails it. `make test` runs its snippets
+# and checks its links without building it.
+$(VENV)/.docs: pyproject.toml | $(VENV)/.tools
+	$(PIP) install -q --group docs
+	@touch $@
+
+docs: $(STAMP) $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "build/site/index.html"
+
 # build/dist/fastdllm-VERSION-Linux-ARCH.tar.gz: libraries, headers, fastdllm-cli.
 dist: .deps/include/onnxruntime_cxx_api.h | .deps/tensorrt/include/NvInferRuntime.h
 	cmake --workflow --preset dist
 
-# Against torch loops of the same method: all that the targets need into benchmarks/results and README, or a few in minutes.
+# Against torch loops of the same method: all that the targets need into benchmarks/results and docs/performance.md, or a few in minutes.
 bench: $(STAMP) $(PACKAGE)/fastdllm.json
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/compare.py benchmarks/results/bench.json --plot benchmarks/results/bench.svg >/dev/null

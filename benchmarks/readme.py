@@ -1,8 +1,8 @@
-"""Writes what benchmarks/results say into README.md, between its marks.
+"""Writes what benchmarks/results say into docs/performance.md and README.md, between their marks.
 
     python benchmarks/readme.py [--check]
 
---check writes nothing; exit code 1: README.md is not what the results give, or bench.json is
+--check writes nothing; exit code 1: a page is not what the results give, or bench.json is
 unfinished.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,42 +122,81 @@ def section(folder: Path) -> str:
         "passes per answer, tokens/s and how many times the loops' that is, peak memory;\n"
         f"{machine['cores']} cores of an {machine['processor']}, ONNX Runtime"
         f" {versions['onnxruntime']}, torch {versions['torch']}, {report['date']},"
-        " [results](benchmarks/results/bench.json)):",
+        " [results](../benchmarks/results/bench.json)):",
         markdown(rows_of_report(report)),
     ]
     if picture.exists():
-        parts.append("![Tokens/s of every contender](benchmarks/results/bench.svg)")
+        parts.append("![Tokens/s of every contender](../benchmarks/results/bench.svg)")
     parts.append("What was aimed at (`python benchmarks/targets.py`):")
     parts.append(markdown([HEADER, *rows_of(judge(results))]))
     parts.append("Measured at " + "; ".join(f"`{one}`" for one in sources(results)) + ".")
     return "\n\n".join(parts)
 
 
-def rewritten(text: str, folder: Path) -> str:
-    """Return README's text with what the folder's results give. Errors: ValueError."""
+def span(found: Sequence[float]) -> str:
+    """Return the least and the largest number, or one where they are the same."""
+    least, most = f"{min(found):.1f}", f"{max(found):.1f}"
+    return least if least == most else f"{least} to {most}"
+
+
+def summary(folder: Path) -> str:
+    """Return the sentences that README.md has instead of the tables."""
+    path = folder / "bench.json"
+    if not path.exists():
+        return section(folder)
+    report = results_beside(path)["bench"]
+    machine = report["machine"]
+    over: dict[str, dict[str, list[float]]] = {base: {} for base in BASELINES}
+    for scenario in report["scenarios"]:
+        every = {one["name"]: one for one in scenario["contenders"]}
+        model = MODELS.get(scenario["config"]["model"], scenario["config"]["model"])
+        for base, found in over.items():
+            if base in every and "fastdllm" in every and scenario["config"].get("ignore_eos"):
+                one = ratio(every["fastdllm"], every[base], "tokens_per_second")
+                found.setdefault(model, []).append(one)
+    eager, naive = (
+        ", ".join(f"{model}: {span(found)}" for model, found in over[base].items())
+        for base in ("torch_eager", "torch_naive")
+    )
+    return (
+        f"Tokens/s over a torch loop of the same method ({eager}),\nand over a torch loop"
+        f" without cache, one token per pass ({naive}):"
+        f" `{report['command']}`, {machine['cores']} cores of an {machine['processor']},"
+        f" {report['date']}."
+    )
+
+
+def rewritten(text: str, folder: Path, said: Callable[[Path], str] = section) -> str:
+    """Return a page's text with what the folder's results give. Errors: ValueError."""
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"README.md needs {BEGIN} and {END}, once each")
+        raise ValueError(f"the page needs {BEGIN} and {END}, once each")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{section(folder)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{said(folder)}\n{END}{after}"
+
+
+PAGES = {ROOT / "docs" / "performance.md": section, ROOT / "README.md": summary}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, say if it is right")
     options = parser.parse_args(arguments)
-    path = ROOT / "README.md"
-    text = path.read_text("utf-8")
-    try:
-        wanted = rewritten(text, RESULTS)
-    except ValueError as problem:
-        print(f"readme: error: {problem}", file=sys.stderr)
-        return 1
-    if options.check:
-        print("README.md is what the results give" if text == wanted else "README.md is outdated")
-        return 0 if text == wanted else 1
-    write_whole(path, lambda beside: beside.write_text(wanted, "utf-8"))
-    return 0
+    outdated = 0
+    for path, said in PAGES.items():
+        text = path.read_text("utf-8")
+        try:
+            wanted = rewritten(text, RESULTS, said)
+        except ValueError as problem:
+            print(f"readme: error: {path.name}: {problem}", file=sys.stderr)
+            return 1
+        if options.check:
+            is_right = text == wanted
+            outdated += not is_right
+            print(f"{path.name} is {'what the results give' if is_right else 'outdated'}")
+        else:
+            write_whole(path, lambda beside, wanted=wanted: beside.write_text(wanted, "utf-8"))
+    return 1 if outdated else 0
 
 
 if __name__ == "__main__":

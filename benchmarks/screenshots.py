@@ -1,4 +1,4 @@
-"""Takes the README's picture of the page: serves a package, asks, slides back, photographs.
+"""Takes the documentation's picture of the page: serves a package, asks, slides back, photographs.
 
     python benchmarks/screenshots.py packages/tiny_math benchmarks/results/page.png [--dark]
 

@@ -378,13 +378,16 @@ def test_pictures_are_drawn_of_a_report(report: dict[str, Any], tmp_path: Path) 
         assert (tmp_path / name).read_bytes().startswith(start)
 
 
-def test_readme_is_what_the_results_give() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
+def test_pages_are_what_the_results_give(page: Path) -> None:
+    text = page.read_text("utf-8")
 
-    assert readme.rewritten(text, readme.RESULTS) == text, "run python benchmarks/readme.py"
+    wanted = readme.rewritten(text, readme.RESULTS, readme.PAGES[page])
+
+    assert wanted == text, "run python benchmarks/readme.py"
 
 
-def test_readme_tells_every_contender_and_target_of_a_report(
+def test_the_page_tells_every_contender_and_target_of_a_report(
     report: dict[str, Any], tmp_path: Path
 ) -> None:
     report = copy.deepcopy(report)

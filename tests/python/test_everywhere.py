@@ -187,11 +187,3 @@ def test_the_example_with_token_ids(package_of: PackageOf, llm: fastdllm.LLM) ->
 
     tokens = done.stdout.splitlines()[0].split()
     assert [int(i) for i in tokens] == llm.engine.generate(ids, config).token_ids.tolist()
-
-
-def test_the_readmes_snippets_are_the_examples() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-
-    for name, language in (("embed.cpp", "cpp"), ("embed.c", "c")):
-        source = (ROOT / "cpp" / "examples" / name).read_text("utf-8")
-        assert f"```{language}\n{source}```\n" in readme, f"README.md lacks {name} as it is"

@@ -68,9 +68,10 @@ nb::tuple reduce(const Config& config) {
 
 void bind_config(nb::module_& m) {
   const std::string doc =
-      "Options of one generation.\n\n" + help_of(OptionGroup::generation) +
-      "Errors: ConfigError naming the option, what is allowed and what was found.\n\n"
-      ">>> GenerationConfig(max_new_tokens=64, threshold=0.9).cache\n'auto'";
+      "Options of one generation.\n\n"
+      ">>> GenerationConfig(max_new_tokens=64, threshold=0.9).cache\n'auto'\n\n" +
+      help_of(OptionGroup::generation) +
+      "Errors: ConfigError naming the option, what is allowed and what was found.";
   const std::string keywords = "*" + keywords_of<Config>();
   nb::class_<Config> config(m, "GenerationConfig", doc.c_str());
   config.def("__init__", &init_config,

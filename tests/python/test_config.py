@@ -6,11 +6,12 @@ import inspect
 import json
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
 import fastdllm
-from fastdllm import ConfigError, GenerationConfig, cli
+from fastdllm import ConfigError, GenerationConfig, PackageError, cli
 from fastdllm._core import check_engine_options
 from fastdllm.cli.program import build_parser
 from fastdllm.option_docs import option_tables
@@ -87,7 +88,9 @@ def test_the_command_line_has_an_option_for_each(command: str) -> None:
         assert options[name] == value
 
 
-@pytest.mark.parametrize("command", ["generate", "chat", "check", "bench", "tune", "serve"])
+@pytest.mark.parametrize(
+    "command", ["generate", "chat", "check", "bench", "tune", "serve", "trace"]
+)
 def test_every_command_that_runs_a_package_has_the_engines(command: str) -> None:
     options = options_of(command)
 
@@ -115,6 +118,27 @@ def test_engine_and_llm_have_the_engines_as_keywords() -> None:
         assert {name: one.default for name, one in keywords.items() if name != "package_dir"} == {
             name: OPTIONS[name].default for name in OPTIONS if name in ENGINE
         }
+
+
+def test_ray_has_the_engines() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    from fastdllm.ray import serving
+
+    batch = vars(build_parser().parse_args(["batch", "package", "input", "output"]))
+
+    assert set(serving.ServeArgs.model_fields) >= ENGINE
+    assert set(batch) >= ENGINE
+
+
+def test_evaluation_takes_the_engines(tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+    from fastdllm import evaluation
+
+    for name in ENGINE:
+        with pytest.raises(PackageError, match="no such package folder"):
+            evaluation.check_model_args({"package": str(tmp_path / "none"), name: 1})
+    with pytest.raises(ConfigError, match=r"did you mean max_batch\?"):
+        evaluation.check_model_args({"package": str(tmp_path), "max_bach": 1})
 
 
 def test_the_c_struct_of_engines_has_the_engines() -> None:

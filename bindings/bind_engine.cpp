@@ -5,152 +5,14 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <atomic>
-#include <chrono>
-#include <thread>
-
 #include "bindings.hpp"
-#include "calls.hpp"
-#include "event.hpp"
 #include "option_values.hpp"
+#include "request.hpp"
 
-namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace fastdllm::python {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-constexpr std::chrono::milliseconds look_interval{20};
-
-// Keeps this thread known to Python as long as it lives: making its state anew for every callback
-// would take many times as long as the callback.
-class PythonThread {
- public:
-  static void introduce() { static thread_local const PythonThread thread; }
-
-  PythonThread() : state_(PyGILState_Ensure()), saved_(PyEval_SaveThread()) {}
-  ~PythonThread() {
-    if (Calls::get().closing()) return;  // Python may be gone
-    PyEval_RestoreThread(saved_);
-    PyGILState_Release(state_);
-  }
-  PythonThread(const PythonThread&) = delete;
-  PythonThread& operator=(const PythonThread&) = delete;
-
- private:
-  PyGILState_STATE state_;
-  PyThreadState* saved_;
-};
-
-// A Python object that any thread may let go of.
-class Shared {
- public:
-  Shared() = default;
-  explicit Shared(nb::handle object) : object_(object.inc_ref().ptr()) {}
-  ~Shared() { reset({}); }
-  Shared(const Shared&) = delete;
-  Shared& operator=(const Shared&) = delete;
-
-  [[nodiscard]] nb::handle get() const noexcept { return object_; }
-  // With or without the GIL.
-  void reset(nb::object object) {
-    const nb::gil_scoped_acquire gil;
-    const nb::object old = nb::steal(object_);
-    object_ = object.release().ptr();
-  }
-
- private:
-  PyObject* object_ = nullptr;
-};
-
-struct CallbackRaised {};
-
-// A request's Python callbacks, which run on the engine's thread.
-class Callbacks {
- public:
-  Callbacks(nb::handle on_commit, nb::handle on_done, std::shared_ptr<Shared> raised)
-      : on_commit_(on_commit), on_done_(on_done), raised_(std::move(raised)) {
-    Calls::get().begin();
-  }
-  ~Callbacks() {
-    on_commit_.reset({});
-    on_done_.reset({});
-    raised_.reset();
-    Calls::get().end();
-  }
-  Callbacks(const Callbacks&) = delete;
-  Callbacks& operator=(const Callbacks&) = delete;
-
-  bool commit(const CommitEvent& event) {
-    if (Calls::get().closing()) return false;
-    if (on_commit_.get().is_none()) return true;  // without a look at the GIL
-    PythonThread::introduce();
-    const nb::gil_scoped_acquire gil;
-    try {
-      const nb::object answer = on_commit_.get()(OwnedEvent(event));
-      return answer.is_none() || nb::cast<bool>(nb::bool_(answer));
-    } catch (nb::python_error& error) {
-      raised_->reset(nb::borrow(error.value()));
-      throw CallbackRaised();
-    }
-  }
-
-  void done() {
-    if (Calls::get().closing() || on_done_.get().is_none()) return;
-    const nb::gil_scoped_acquire gil;
-    try {
-      on_done_.get()();
-    } catch (nb::python_error& error) {
-      error.restore();
-      PyErr_WriteUnraisable(on_done_.get().ptr());
-    }
-  }
-
- private:
-  Shared on_commit_, on_done_;
-  std::shared_ptr<Shared> raised_;
-};
-
-struct PyRequest {
-  Request request;
-  std::shared_ptr<Shared> raised = std::make_shared<Shared>();  // by on_commit
-
-  // Waits with an eye on Ctrl-C, which ends a `blocking` call's request. False: `until` came first.
-  bool wait(std::optional<Clock::time_point> until, bool blocking) const {
-    const Released release;
-    while (true) {
-      auto time = std::chrono::duration_cast<std::chrono::nanoseconds>(look_interval);
-      if (until && !request.done()) {
-        time = std::min(time, std::max(std::chrono::nanoseconds(*until - Clock::now()),
-                                       std::chrono::nanoseconds(0)));
-      }
-      if (request.wait_for(time)) return true;
-      if (until && Clock::now() >= *until && !request.done()) return false;
-      Calls::get().stay_out_when_closing();
-      const nb::gil_scoped_acquire gil;
-      if (PyErr_CheckSignals() == 0) continue;
-      nb::python_error signal;
-      if (blocking) {
-        const Released without;
-        request.cancel();
-        while (!request.wait_for(std::chrono::hours(1))) {
-        }
-      }
-      throw signal;
-    }
-  }
-
-  GenerationResult result() const {
-    try {
-      return request.result();
-    } catch (const CallbackRaised&) {
-      PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(raised->get().ptr())),
-                      raised->get().ptr());
-      throw nb::python_error();
-    }
-  }
-};
 
 // Lets the engine's thread have the GIL while it waits for it to end.
 struct PyEngine {
@@ -159,6 +21,10 @@ struct PyEngine {
   PyEngine(const std::string& package, const SessionOptions& options, const EngineLimits& limits)
       : engine(std::make_unique<Engine>(package, options, limits)) {}
   ~PyEngine() {
+    if (Calls::get().gave_up()) {  // its thread may never end
+      static_cast<void>(engine.release());
+      return;
+    }
     const Released release;
     engine.reset();
   }
@@ -177,22 +43,6 @@ void init_engine(PyEngine* self, nb::handle package_dir, const nb::kwargs& optio
   const Released release;
   new (self) PyEngine(folder, keywords.session, keywords.limits);
 }
-
-// An exception's traceback may lead back to the request that holds it: the collector has to see.
-int traverse_request(PyObject* self, visitproc visit, void* arg) {
-  Py_VISIT(Py_TYPE(self));
-  if (nb::inst_ready(self)) Py_VISIT(nb::inst_ptr<PyRequest>(self)->raised->get().ptr());
-  return 0;
-}
-
-int clear_request(PyObject* self) {
-  nb::inst_ptr<PyRequest>(self)->raised->reset({});
-  return 0;
-}
-
-PyType_Slot request_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse_request)},
-                               {Py_tp_clear, reinterpret_cast<void*>(clear_request)},
-                               {0, nullptr}};
 
 void require_callable(nb::handle callback, const char* name) {
   if (!callback.is_none() && PyCallable_Check(callback.ptr()) == 0) {
@@ -228,28 +78,10 @@ GenerationResult generate(PyEngine& self, nb::handle ids, const GenerationConfig
   return request.result();
 }
 
-GenerationResult result_of(const PyRequest& self, std::optional<double> timeout) {
-  std::optional<Clock::time_point> until;
-  constexpr double longest = 1e9;  // seconds; no overflow
-  if (timeout && !(*timeout >= 0.0)) {
-    throw Error(ErrorCode::bad_config,
-                "timeout is " + std::to_string(*timeout) + "; expected seconds >= 0, or None");
-  }
-  if (timeout) {
-    until = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                               std::chrono::duration<double>(std::min(*timeout, longest)));
-  }
-  if (!self.request.done()) self.request.require_other_thread();
-  if (!self.wait(until, false)) {
-    PyErr_SetString(PyExc_TimeoutError, "the request has not ended yet");
-    throw nb::python_error();
-  }
-  return self.result();
-}
+using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
-nb::ndarray<nb::numpy, float, nb::ndim<2>> logits(PyEngine& self, nb::handle ids,
-                                                  nb::handle positions,
-                                                  std::optional<std::int64_t> block_length) {
+Made<Logits> logits(PyEngine& self, nb::handle ids, nb::handle positions,
+                    std::optional<std::int64_t> block_length) {
   const std::vector<std::int32_t> input = ids_from(ids, "ids");
   const std::vector<std::int32_t> rows = ids_from(positions, "positions");
   auto values = std::make_unique<std::vector<float>>();
@@ -262,7 +94,7 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> logits(PyEngine& self, nb::handle ids
   const nb::capsule owner(values.get(),
                           [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
   static_cast<void>(values.release());
-  return {data, {rows.size(), vocab_size}, owner};
+  return {Logits(data, {rows.size(), vocab_size}, owner)};
 }
 
 std::vector<std::int32_t> copy_array(
@@ -280,9 +112,13 @@ std::vector<std::int32_t> ids_from(nb::handle ids, std::string_view what) {
   Array array;
   if (nb::try_cast<Array>(nb::borrow(ids), array, false)) return copy_array(array);
 
+  // A thread that Python ends in an iterator's code must not unwind through here.
+  const nb::object items = nb::steal(kept([&] { return PySequence_List(ids.ptr()); }));
+  if (!items.is_valid()) throw nb::python_error();
   std::vector<std::int32_t> copied;
-  for (const nb::handle item : nb::iter(ids)) {
-    const nb::object number = nb::steal(PyNumber_Index(item.ptr()));
+  for (Py_ssize_t i = 0; i < PyList_Size(items.ptr()); ++i) {
+    const nb::object item = nb::borrow(PyList_GetItem(items.ptr(), i));
+    const nb::object number = nb::steal(kept([&] { return PyNumber_Index(item.ptr()); }));
     if (!number.is_valid()) {
       PyErr_Clear();
       throw nb::type_error(
@@ -302,22 +138,6 @@ std::vector<std::int32_t> ids_from(nb::handle ids, std::string_view what) {
 }
 
 void bind_engine(nb::module_& m) {
-  nb::module_::import_("atexit").attr("register")(nb::cpp_function(&Calls::close));
-  nb::class_<PyRequest>(m, "Request", nb::type_slots(request_slots),
-                        "A request under way, from Engine.submit.")
-      .def(
-          "result", &result_of, "timeout"_a = nb::none(),
-          nb::sig("def result(self, timeout: float | None = None) -> GenerationResult"),
-          "Waits for the end, `timeout` seconds at most, and until on_done has returned; in\n"
-          "on_done it is there. Errors: TimeoutError; NumericError, BackendError of the request's\n"
-          "passes; what on_commit raised; ConfigError in another callback.")
-      .def(
-          "cancel", [](const PyRequest& self) { self.request.cancel(); },
-          "Ends the request before its next pass, finish_reason 'abort'; nothing if it has ended.")
-      .def_prop_ro(
-          "done", [](const PyRequest& self) { return self.request.done(); },
-          "Whether the request has ended; on_done may still run.");
-
   constexpr const char* ids_type =
       "collections.abc.Iterable[int] | numpy.typing.NDArray[numpy.int32], "
       "config: GenerationConfig = ..., "

@@ -6,8 +6,8 @@
 #include "bindings.hpp"
 #include "event.hpp"
 #include "fastdllm/error.hpp"
+#include "threads.hpp"
 
-namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace fastdllm::python {
@@ -28,7 +28,8 @@ nb::dict stats_to_dict(const GenerationStats& stats) {
 
 template <typename T>
 auto array_of(const std::vector<T>& values) {
-  return nb::ndarray<nb::numpy, const T, nb::ndim<1>>(values.data(), {values.size()});
+  using Array = nb::ndarray<nb::numpy, const T, nb::ndim<1>>;
+  return Made<Array>{Array(values.data(), {values.size()})};
 }
 
 void bind_stats(nb::module_& m) {

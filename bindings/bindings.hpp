@@ -14,6 +14,7 @@ void bind_options(nanobind::module_& m);
 void bind_config(nanobind::module_& m);
 void bind_generation(nanobind::module_& m);
 void bind_package(nanobind::module_& m);
+void bind_request(nanobind::module_& m);
 void bind_engine(nanobind::module_& m);
 
 /// Copies ids from a 1-D int32 array or any iterable of integers.

@@ -68,5 +68,6 @@ NB_MODULE(_core, m) {
   fastdllm::python::bind_config(m);
   fastdllm::python::bind_generation(m);
   fastdllm::python::bind_package(m);
+  fastdllm::python::bind_request(m);
   fastdllm::python::bind_engine(m);
 }

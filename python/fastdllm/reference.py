@@ -157,7 +157,6 @@ class _Decoder:
         config = self.config
         editing = config.editing_threshold is not None
         deferred = config.deferred_window is not None
-        steps = rules.steps_of(self.number, num_blocks, e - s, config)
         masked_at_start = len(self.masked(np.arange(s, e)))
         if masked_at_start == 0:  # all of it was given
             return False
@@ -173,6 +172,11 @@ class _Decoder:
             and not (self.causal or deferred or self.cache == "none")
             and len(self.masked(np.array([s]))) > 0
         )
+        # The passes of a block share its masks. The steps_per_block of block-causal models divide
+        # the block instead, whatever is given of it (SDAR, LLaDA2.x).
+        by_length = self.causal and config.steps_per_block is not None
+        shared = e - s if by_length else len(self.masked(np.arange(s, e)))
+        steps = rules.steps_of(self.number, num_blocks, shared, config)
         index = passes_without_masks = 0
         while True:
             if deferred and index > 0 and self.wants_refresh():
@@ -190,7 +194,7 @@ class _Decoder:
             if deferred:
                 eligible = self.within_reach(eligible, e)
             quota = rules.quota_of(
-                index, steps, e - s, len(masked), config, first_alone=first_alone
+                index, steps, shared, len(masked), config, first_alone=first_alone
             )
             share = 0.0
             if config.remasking == "origin" and len(eligible) > 0:

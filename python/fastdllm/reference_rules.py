@@ -169,12 +169,15 @@ def by_quota(config: GenerationConfig) -> bool:
     return all(rule is None for rule in rules)
 
 
-def steps_of(block: int, num_blocks: int, length: int, config: GenerationConfig) -> int:
-    """Give a block of `length` positions its passes: the first blocks one more, at least one."""
+def steps_of(block: int, num_blocks: int, shared: int, config: GenerationConfig) -> int:
+    """Give a block its passes, which share `shared` positions: at least one, the first blocks more.
+
+    shared: what is masked when the block begins, or its length.
+    """
     if config.steps_per_block is not None:
         return config.steps_per_block
     if config.steps is None or not by_quota(config):
-        return length
+        return shared
     return max(1, config.steps // num_blocks + (block < config.steps % num_blocks))
 
 
@@ -198,7 +201,7 @@ def revealed_share(index: int, steps: int, eps: float) -> float:
 def quota_of(
     index: int,
     steps: int,
-    length: int,
+    shared: int,
     masked: int,
     config: GenerationConfig,
     *,
@@ -206,16 +209,16 @@ def quota_of(
 ) -> int:
     """Count what pass `index` of a block commits (with a threshold: at least); 0 = no pass.
 
-    masked: of the whole block, sub-blocks that are not reached yet included. first_alone: the
-    block's first pass commits one position, the others share the rest.
+    shared: see steps_of. masked: of the whole block now, sub-blocks that are not reached yet
+    included. first_alone: the block's first pass commits one position, the others share the rest.
     """
     if first_alone and index == 0:
         return 1
     if config.eps is not None and by_quota(config):
         return int(np.float32(masked) * np.float32(revealed_share(index, steps, config.eps)))
     if first_alone:
-        index, steps, length = index - 1, max(1, steps - 1), length - 1
-    return max(1, length // steps + (index < length % steps))
+        index, steps, shared = index - 1, max(1, steps - 1), shared - 1
+    return max(1, shared // steps + (index < shared % steps))
 
 
 def origin_share(

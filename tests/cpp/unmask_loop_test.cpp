@@ -111,6 +111,26 @@ TEST(UnmaskLoop, WithoutCacheEveryPassFeedsTheWholeCanvas) {
   for (const auto& pass : s.session->passes) EXPECT_EQ(pass.positions, range(0, 5));
 }
 
+// LLaDA's sampler (arXiv 2502.09992) divides the masks of a block over its passes, the first ones
+// one more; not its length, which would finish what is partly given in fewer passes than asked for.
+TEST(UnmaskLoop, PassesShareTheMasksOfABlockThatIsPartlyGiven) {
+  Scripted s;
+  Ids canvas(27, 1);  // blocks [3, 11), [11, 19), [19, 27) with 5, 8 and 3 masks; 4 passes for each
+  for (const auto& [start, end] : {std::pair{3, 8}, std::pair{11, 19}, std::pair{22, 25}}) {
+    std::fill(canvas.begin() + start, canvas.begin() + end, mask_id);
+  }
+  for (const CacheMode cache : all_caches) {
+    std::vector<std::size_t> counts;
+    const auto note = [&](const CommitEvent& event) {
+      counts.push_back(event.positions.size());
+      return true;
+    };
+    static_cast<void>(
+        s.engine.infill(canvas, {.block_length = 8, .steps = 12, .cache = cache}, note));
+    EXPECT_EQ(counts, (std::vector<std::size_t>{2, 1, 1, 1, 2, 2, 2, 2, 1, 1, 1}));
+  }
+}
+
 TEST(UnmaskLoop, FeedsCommittedTokensBack) {
   Scripted s(scripted_package(), left_to_right);
   static_cast<void>(s.engine.generate(Ids{7}, {.max_new_tokens = 2, .cache = CacheMode::none}));

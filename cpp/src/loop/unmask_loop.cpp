@@ -170,6 +170,10 @@ void UnmaskLoop::enter_block(std::int64_t number) {
   // What a block without masks leaves to be committed goes along with the next that has some.
   stage_ = block_causal && masked_at_start_ > 0 ? Stage::commit : Stage::decode;
   first_token_ = refresh_predicts_first_ && canvas_.is_masked(block_.start);
+  // A block-causal model's steps_per_block divide its blocks, whatever is given of them.
+  shared_ = block_causal && config_.steps_per_block
+                ? block_.length()
+                : std::max<std::int64_t>(masked_at_start_ - (seed_ ? 1 : 0), 1);
   schedule_.set_first_token(first_token_);
   enter_range(0);
 }
@@ -218,13 +222,12 @@ const Pass* UnmaskLoop::plan_decode() {
     if (++post_steps_ > config_.max_post_steps) return nullptr;
   }
   const bool origin = config_.remasking == Remasking::origin;
-  quota_ = schedule_.quota(number_, index_, block_.length(), of_block);
+  quota_ = schedule_.quota(number_, index_, shared_, of_block);
   while (quota_ == 0 && masked_count_ > 0 && policy_.uses_schedule() && !origin) {
-    quota_ = schedule_.quota(number_, ++index_, block_.length(), of_block);
+    quota_ = schedule_.quota(number_, ++index_, shared_, of_block);
   }
   const bool only_first = first_token_ && index_ == 0;
-  rate_ =
-      only_first ? 1.0 : schedule_.rate(number_, index_, block_.length(), quota_, masked_count_);
+  rate_ = only_first ? 1.0 : schedule_.rate(number_, index_, shared_, quota_, masked_count_);
   const std::int64_t behind = planner_.suffix_rows_of_step(block_);
   masked_fraction_ = static_cast<double>(of_block + behind) /
                      static_cast<double>(std::max<std::int64_t>(masked_at_start_ + behind, 1));

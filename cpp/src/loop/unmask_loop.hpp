@@ -96,6 +96,7 @@ class UnmaskLoop {
   BlockRange block_, range_;  // the block, and the sub-block that is decoded
   std::int64_t range_index_ = 0;
   std::int64_t masked_at_start_ = 0;  // positions of the block
+  std::int64_t shared_ = 1;           // positions that the block's passes share, for the schedule
   bool seed_ = false;                 // the commit pass gives the block's first token
   std::int64_t index_ = 0;            // passes of the block, for the schedule
   std::int64_t step_ = 0;             // passes that proposed tokens: keys the noise

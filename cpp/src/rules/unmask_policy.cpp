@@ -15,9 +15,9 @@ StepSchedule::StepSchedule(const GenerationConfig& config, std::int64_t num_bloc
   if (config.eps && goes_by_schedule(config)) eps_ = static_cast<float>(*config.eps);
 }
 
-std::int64_t StepSchedule::steps_of(std::int64_t block, std::int64_t length) const noexcept {
+std::int64_t StepSchedule::steps_of(std::int64_t block, std::int64_t shared) const noexcept {
   if (steps_per_block_ > 0) return steps_per_block_;
-  if (steps_ == 0) return length;
+  if (steps_ == 0) return shared;
   const std::int64_t share = steps_ / num_blocks_ + (block < steps_ % num_blocks_ ? 1 : 0);
   return std::max<std::int64_t>(share, 1);
 }
@@ -33,9 +33,9 @@ float StepSchedule::revealed(std::int64_t index, std::int64_t steps) const noexc
   return 1.0F - time_step(index + 1, steps) / time_step(index, steps);
 }
 
-std::int64_t StepSchedule::quota(std::int64_t block, std::int64_t index, std::int64_t length,
+std::int64_t StepSchedule::quota(std::int64_t block, std::int64_t index, std::int64_t shared,
                                  std::int64_t masked) const noexcept {
-  std::int64_t steps = steps_of(block, length);
+  std::int64_t steps = steps_of(block, shared);
   if (first_token_ && index == 0) return 1;
   if (eps_) {
     if (index >= steps - 1) return masked;
@@ -44,14 +44,14 @@ std::int64_t StepSchedule::quota(std::int64_t block, std::int64_t index, std::in
   if (first_token_) {
     steps = std::max<std::int64_t>(steps - 1, 1);
     --index;
-    --length;
+    --shared;
   }
-  return std::max<std::int64_t>(length / steps + (index < length % steps ? 1 : 0), 1);
+  return std::max<std::int64_t>(shared / steps + (index < shared % steps ? 1 : 0), 1);
 }
 
-double StepSchedule::rate(std::int64_t block, std::int64_t index, std::int64_t length,
+double StepSchedule::rate(std::int64_t block, std::int64_t index, std::int64_t shared,
                           std::int64_t quota, std::int64_t masked) const noexcept {
-  const std::int64_t steps = steps_of(block, length);
+  const std::int64_t steps = steps_of(block, shared);
   if (index >= steps - 1 || masked == 0) return 1.0;
   if (eps_) return double{revealed(index, steps)};
   return static_cast<double>(quota) / static_cast<double>(masked);

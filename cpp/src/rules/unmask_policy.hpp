@@ -19,7 +19,10 @@ namespace fastdllm {
 
 /// How many positions each pass commits where a schedule decides. `steps` is divided over the
 /// `num_blocks` blocks, the first ones one more, at least one each; `steps_per_block` is given to
-/// each. Without either a block gets one pass per token.
+/// each. A block's passes share `shared` positions: those that are masked when it begins, so that
+/// what was given of it takes no part (arXiv 2502.09992). Block-causal models with steps_per_block
+/// share the whole block, as their references do. Without either option a block gets one pass per
+/// token.
 class StepSchedule {
  public:
   /// first_token: a block's first pass commits exactly one position, whatever the schedule.
@@ -28,16 +31,16 @@ class StepSchedule {
   /// The same for the passes that follow.
   void set_first_token(bool first_token) noexcept { first_token_ = first_token; }
 
-  /// Positions to commit at pass `index` (from 0) of block `block` of `length` positions of which
-  /// `masked` are masked. Even split: the first passes one more, at least 1. With eps (time steps
-  /// as in arXiv 2508.15487): int(masked * (1 - t[index + 1] / t[index])), in f32, all on the last
-  /// pass; 0 = nothing would be committed, the pass can be left out.
-  [[nodiscard]] std::int64_t quota(std::int64_t block, std::int64_t index, std::int64_t length,
+  /// Positions to commit at pass `index` (from 0) of block `block`, `masked` of which are masked
+  /// now. Even split: the first passes one more, at least 1. With eps (time steps as in arXiv
+  /// 2508.15487): int(masked * (1 - t[index + 1] / t[index])), in f32, all on the last pass; 0 =
+  /// nothing would be committed, the pass can be left out.
+  [[nodiscard]] std::int64_t quota(std::int64_t block, std::int64_t index, std::int64_t shared,
                                    std::int64_t masked) const noexcept;
   /// The probability that pass `index` reveals each of `masked` eligible positions; 1 on the last.
-  [[nodiscard]] double rate(std::int64_t block, std::int64_t index, std::int64_t length,
+  [[nodiscard]] double rate(std::int64_t block, std::int64_t index, std::int64_t shared,
                             std::int64_t quota, std::int64_t masked) const noexcept;
-  [[nodiscard]] std::int64_t steps_of(std::int64_t block, std::int64_t length) const noexcept;
+  [[nodiscard]] std::int64_t steps_of(std::int64_t block, std::int64_t shared) const noexcept;
 
  private:
   [[nodiscard]] float time_step(std::int64_t index, std::int64_t steps) const noexcept;

@@ -4,12 +4,9 @@
 #include <bit>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 namespace fastdllm {
 namespace {
-
-constexpr float dropped = -std::numeric_limits<float>::infinity();
 
 enum class Stream : std::uint32_t { token = 0, position = 1, choice = 2 };
 
@@ -70,57 +67,6 @@ double position_gumbel(const NoiseKey& key) noexcept {
   return gumbel(philox(counter_of(0, key, Stream::choice), key.seed)[0]);
 }
 
-bool TokenSampler::filters(std::size_t vocab_size) const noexcept {
-  return options_.top_p < 1.0 || options_.min_p > 0.0 ||
-         (options_.top_k > 0 && static_cast<std::size_t>(options_.top_k) < vocab_size);
-}
-
-// The mask token counts in the probabilities and is not kept: it could not be proposed.
-void TokenSampler::filter(std::span<const float> logits) {
-  const double scale = options_.temperature > 0.0 ? options_.temperature : 1.0;
-  if (options_.top_p < 1.0 || options_.top_k > 0) {
-    keep_best(logits, scale);
-  } else {
-    kept_.assign(logits.begin(), logits.end());
-    kept_[static_cast<std::size_t>(options_.mask_token_id)] = dropped;
-  }
-  if (options_.min_p > 0.0) drop_below_min_p(scale);
-}
-
-// Keeps the best top_k tokens and of them those before which no more than top_p is cumulated.
-void TokenSampler::keep_best(std::span<const float> logits, double scale) {
-  order_.resize(logits.size());
-  std::iota(order_.begin(), order_.end(), 0);
-  std::erase(order_, options_.mask_token_id);
-  std::sort(order_.begin(), order_.end(), [&](std::int32_t a, std::int32_t b) {
-    const float x = logits[static_cast<std::size_t>(a)];
-    const float y = logits[static_cast<std::size_t>(b)];
-    return x != y ? x > y : a < b;
-  });
-  const double largest = *std::max_element(logits.begin(), logits.end());
-  double total = 0.0;
-  for (const float logit : logits) total += std::exp((double{logit} - largest) / scale);
-  kept_.assign(logits.size(), dropped);
-  double before = 0.0;
-  std::size_t count = 0;
-  for (const std::int32_t id : order_) {
-    const auto v = static_cast<std::size_t>(id);
-    if (before > options_.top_p) break;
-    if (options_.top_k > 0 && count == static_cast<std::size_t>(options_.top_k)) break;
-    kept_[v] = logits[v];
-    before += std::exp((double{logits[v]} - largest) / scale) / total;
-    ++count;
-  }
-}
-
-void TokenSampler::drop_below_min_p(double scale) {
-  const double best = *std::max_element(kept_.begin(), kept_.end());
-  const double least = best + scale * std::log(options_.min_p);
-  for (float& logit : kept_) {
-    if (logit < least) logit = dropped;
-  }
-}
-
 std::size_t TokenSampler::choose(std::span<const float> logits, const NoiseKey& key) const {
   const auto mask = static_cast<std::size_t>(options_.mask_token_id);
   const double temperature = options_.temperature;
@@ -150,9 +96,8 @@ Proposal TokenSampler::propose(std::span<const float> logits, const NoiseKey& ke
   const auto mask = static_cast<std::size_t>(options_.mask_token_id);
   std::span<const float> kept = logits;
   const auto is_nan = [](float x) { return x != x; };
-  if (filters(logits.size()) && std::none_of(logits.begin(), logits.end(), is_nan)) {
-    filter(logits);
-    kept = kept_;
+  if (filter_.drops(logits.size()) && std::none_of(logits.begin(), logits.end(), is_nan)) {
+    kept = filter_.keep(logits);
   }
   std::size_t chosen = choose(kept, key);
   if (chosen == logits.size()) {  // no number but the mask token's

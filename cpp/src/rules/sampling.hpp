@@ -6,7 +6,8 @@
 #include <array>
 #include <cstdint>
 #include <span>
-#include <vector>
+
+#include "rules/token_filter.hpp"
 
 namespace fastdllm {
 
@@ -42,29 +43,29 @@ class TokenSampler {
   struct Options {
     std::int32_t mask_token_id = 0;  ///< takes part in the softmax, is never proposed
     double temperature = 0.0;        ///< 0 = arg-max, else a Gumbel-max sample
-    double top_p = 1.0;              ///< keep the best tokens until their probability passes this
-    std::int64_t top_k = 0;          ///< keep the k best tokens; 0 = all
-    double min_p = 0.0;              ///< of those, keep these at least so many times as probable
-                                     ///< as the best one
-    bool processed = false;          ///< probabilities are those of the distribution sampled from
-    bool statistics = false;         ///< fill margin and entropy
+    double top_p = 1.0;              ///< top_p, top_k, min_p: see TokenFilter
+    std::int64_t top_k = 0;
+    double min_p = 0.0;
+    bool processed = false;   ///< probabilities are those of the distribution sampled from
+    bool statistics = false;  ///< fill margin and entropy
   };
-  explicit TokenSampler(const Options& options) : options_(options) {}
+  explicit TokenSampler(const Options& options)
+      : options_(options),
+        filter_({.mask_token_id = options.mask_token_id,
+                 .temperature = options.temperature,
+                 .top_p = options.top_p,
+                 .top_k = options.top_k,
+                 .min_p = options.min_p}) {}
 
   /// logits: f32 [V]; V >= 2; minus infinity: never proposed. Probabilities are softmaxes over all
   /// logits, mask token included, or over the kept ones where `processed`, in f64.
   [[nodiscard]] Proposal propose(std::span<const float> logits, const NoiseKey& key);
 
  private:
-  void filter(std::span<const float> logits);
-  void keep_best(std::span<const float> logits, double scale);
-  void drop_below_min_p(double scale);
   [[nodiscard]] std::size_t choose(std::span<const float> logits, const NoiseKey& key) const;
-  [[nodiscard]] bool filters(std::size_t vocab_size) const noexcept;
 
   Options options_;
-  std::vector<float> kept_;  // the logits, -infinity where a filter drops the token
-  std::vector<std::int32_t> order_;
+  TokenFilter filter_;
 };
 
 }  // namespace fastdllm

@@ -57,7 +57,8 @@ TEST(FrechetRule, AcceptsWhileTheProfileExceedsItsMargin) {
 TEST(EntropyRule, EntropiesButTheLargestSumUpToTheBound) {
   const std::vector<double> entropies{.05, .02, .5, .04};
   const auto by_entropy = [&](double bound, Remasking remasking, const Confidences& scores) {
-    UnmaskPolicy policy({.entropy_bound = bound, .remasking = remasking}, true);
+    const GenerationConfig config{.entropy_bound = bound, .remasking = remasking};
+    UnmaskPolicy policy(config, true);
     Accepted accepted(scores.size(), 0);
     for (const std::size_t i : policy.choose({scores, entropies}, 1, 1.0, 1.0)) accepted[i] = 1;
     return accepted;
@@ -74,7 +75,8 @@ TEST(EntropyRule, EntropiesButTheLargestSumUpToTheBound) {
 
 TEST(ThresholdRule, SinksWithTheMasks) {
   const auto accept_at = [](double decay, double masked_fraction) {
-    UnmaskPolicy policy({.threshold = .9, .threshold_decay = decay}, true);
+    const GenerationConfig config{.threshold = .9, .threshold_decay = decay};
+    UnmaskPolicy policy(config, true);
     const Confidences confidences{.8, .7, .3};
     return policy.choose({confidences}, 1, 1.0, masked_fraction).size();
   };

@@ -85,6 +85,10 @@ std::span<const std::int64_t> Canvas::masked(const BlockRange& range) {
   return positions_;
 }
 
+std::int64_t Canvas::count_masked(const BlockRange& range) const noexcept {
+  return std::count(ids_.begin() + range.start, ids_.begin() + range.end, mask_token_id_);
+}
+
 std::span<const std::int64_t> Canvas::generated(const BlockRange& range) {
   positions_.clear();
   for (std::int64_t i = range.start; i < range.end; ++i) {

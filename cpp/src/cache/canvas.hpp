@@ -63,6 +63,7 @@ class Canvas {
   }
   /// Masked positions of the range, ascending, absolute. Borrowed, valid until the next call.
   [[nodiscard]] std::span<const std::int64_t> masked(const BlockRange& range);
+  [[nodiscard]] std::int64_t count_masked(const BlockRange& range) const noexcept;
   /// Positions of the range that were not given, likewise.
   [[nodiscard]] std::span<const std::int64_t> generated(const BlockRange& range);
 

@@ -25,7 +25,9 @@ void require_token_options(const PackageInfo& package, const GenerationConfig& c
 
 class Sampler {
  public:
+  /// config is borrowed.
   Sampler(const GenerationConfig& config, const PackageInfo& package, std::int64_t max_rows);
+  Sampler(GenerationConfig&&, const PackageInfo&, std::int64_t) = delete;
 
   /// What the graph must hand back: its own arg-max where that does, else the logits.
   [[nodiscard]] Wanted wanted() const noexcept { return wanted_; }
@@ -48,7 +50,7 @@ class Sampler {
   void check(std::int64_t position, std::int64_t step, std::int64_t token_id,
              double confidence) const;
 
-  GenerationConfig config_;
+  const GenerationConfig& config_;
   std::int64_t vocab_size_;
   std::int32_t mask_token_id_;
   Wanted wanted_;

@@ -65,8 +65,10 @@ struct Candidates {
 /// `chosen` comes back ascending and never empty for non-empty input, but for Remasking::origin.
 class UnmaskPolicy {
  public:
+  /// config is borrowed.
   UnmaskPolicy(const GenerationConfig& config, bool threshold_inclusive)
       : config_(config), threshold_inclusive_(threshold_inclusive) {}
+  UnmaskPolicy(GenerationConfig&&, bool) = delete;
 
   /// quota: used by the schedule; with a threshold and steps_per_block at least so many are chosen.
   /// rate: used by origin. masked_fraction: in (0, 1], how much of what is being filled is masked;
@@ -74,9 +76,6 @@ class UnmaskPolicy {
   [[nodiscard]] std::span<const std::size_t> choose(const Candidates& candidates,
                                                     std::int64_t quota, double rate,
                                                     double masked_fraction);
-
-  /// True where the schedule alone decides.
-  [[nodiscard]] bool uses_schedule() const noexcept { return goes_by_schedule(config_); }
 
  private:
   void rank(std::span<const double> scores);
@@ -87,7 +86,7 @@ class UnmaskPolicy {
   [[nodiscard]] std::size_t count_by_threshold(std::span<const double> scores,
                                                double masked_fraction) const;
 
-  GenerationConfig config_;
+  const GenerationConfig& config_;
   bool threshold_inclusive_;
   std::vector<std::size_t> order_;
 };

@@ -164,6 +164,15 @@ format: $(VENV)/.tools
 	$(BIN)/ruff format .
 	git ls-files -co --exclude-standard '*.cpp' '*.hpp' | xargs $(BIN)/clang-format -i
 
+# clang-tidy on all sources that `cmake --preset dev` compiles, or on what changed: make tidy BASE=main
+tidy: .deps/include/onnxruntime_cxx_api.h | $(VENV)/.tools
+	cmake --preset dev >/dev/null
+	$(BIN)/python tools/tidy.py $(if $(BASE),--base $(BASE))
+
+# What a release needs is right, then build/dist, dist and the annotated tag; see CONTRIBUTING.md.
+release: | $(VENV)/.tools
+	$(BIN)/python tools/release.py tag
+
 # The documentation site, into build/site: strict, so a warning fails it. `make test` runs its snippets
 # and checks its links without building it.
 $(VENV)/.docs: pyproject.toml | $(VENV)/.tools

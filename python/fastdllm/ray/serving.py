@@ -121,9 +121,11 @@ def build_app(args: ServeArgs | Mapping[str, Any]) -> serve.Application:
     name = args.name or folder.name
     _check_scale(args)
 
+    engine_options = {name: getattr(args, name) for name in ENGINE_OPTIONS}
+
     def make() -> FastAPI:
         """Load the package in a replica."""
-        llm = LLM(folder, **{name: getattr(args, name) for name in ENGINE_OPTIONS})
+        llm = LLM(folder, **engine_options)
         key = os.environ.get(KEY_VARIABLE)
         keys = () if key is None else (key,)
         return create_app({name: llm}, dataclasses.replace(settings, api_keys=keys))

@@ -23,7 +23,9 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing") from None
-    except (OSError, ValueError, RecursionError) as problem:
+    except OSError as problem:
+        raise CheckpointError(f"{path}: cannot be read: {problem.strerror or problem}") from None
+    except (ValueError, RecursionError) as problem:
         raise CheckpointError(f"{path}: not readable as JSON: {problem}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object")

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <fastdllm/error.hpp>
 #include <fastdllm/llm.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -10,6 +11,16 @@
 #include "console.hpp"
 
 namespace fastdllm::cli {
+
+/// Waits until a Request or TextRequest has ended. Errors: Interrupted by Ctrl-C, which cancels it.
+template <typename AnyRequest>
+void wait_for_end(const AnyRequest& request) {
+  const InterruptGuard guard;
+  while (!request.wait_for(std::chrono::milliseconds(20))) {
+    if (InterruptGuard::interrupted()) request.cancel();
+  }
+  if (InterruptGuard::interrupted()) throw Interrupted();
+}
 
 /// Waits for a Request or TextRequest; Ctrl-C cancels it, and it ends with its next pass.
 template <typename AnyRequest>
@@ -27,6 +38,23 @@ auto wait_or_throw(const AnyRequest& request) {
   auto result = wait_or_cancel(request);
   if (InterruptGuard::interrupted()) throw Interrupted();
   return result;
+}
+
+/// Submits `count` requests, submit(0) first; where the engine has no place for one, waits for the
+/// oldest under way. What is wrong with one is thrown before anything is printed.
+template <typename Submit>
+auto submit_all(std::size_t count, const Submit& submit) {
+  std::vector<decltype(submit(0))> requests;
+  std::size_t oldest = 0;
+  while (requests.size() < count) {
+    try {
+      requests.push_back(submit(requests.size()));
+    } catch (const Error& problem) {
+      if (problem.code() != ErrorCode::overloaded || oldest == requests.size()) throw;
+      wait_for_end(requests[oldest++]);
+    }
+  }
+  return requests;
 }
 
 /// Prints an answer as it becomes final; it is cancelled when nobody reads.

@@ -1,5 +1,6 @@
 // fastdllm-cli check: checks a package on the machine that is to run it.
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -65,9 +66,16 @@ class Report {
 };
 
 json read_probes(const std::filesystem::path& package) {
-  std::ifstream file(package / "probes.json", std::ios::binary);
+  const std::filesystem::path path = package / "probes.json";
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  if (file.is_open()) file.peek();
+  if (!file.is_open() || file.bad()) {
+    const std::error_code problem(errno == 0 ? EIO : errno, std::generic_category());
+    fail(path.string() + ": cannot be read: " + problem.message());
+  }
   json probes = json::parse(file, nullptr, false);
-  if (!probes.is_object()) fail((package / "probes.json").string() + ": is missing or no JSON");
+  if (!probes.is_object()) fail(path.string() + ": is no JSON object");
   return probes;
 }
 

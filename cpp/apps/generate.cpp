@@ -66,8 +66,8 @@ int indent_for(std::size_t count) {
 
 int generate_ids(const Options& options, const GenerationConfig& config) {
   Engine engine(options.package.package, options.package.session, options.package.limits);
-  std::vector<Request> requests;
-  for (const auto& ids : options.ids) requests.push_back(engine.submit(ids, config));
+  const std::vector<Request> requests = submit_all(
+      options.ids.size(), [&](std::size_t i) { return engine.submit(options.ids[i], config); });
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const GenerationResult result = wait_or_throw(requests[i]);
     if (options.package.json) {
@@ -107,10 +107,8 @@ int stream_answer(const Options& options, LLM& llm, const std::string& prompt,
 
 int print_answers(const Options& options, LLM& llm, const std::vector<std::string>& prompts,
                   const GenerationConfig& config) {
-  std::vector<TextRequest> requests;
-  for (const std::string& prompt : prompts) {
-    requests.push_back(llm.submit(prompt, config, options.text));
-  }
+  const std::vector<TextRequest> requests = submit_all(
+      prompts.size(), [&](std::size_t i) { return llm.submit(prompts[i], config, options.text); });
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Completion completion = wait_or_throw(requests[i]);
     if (options.package.json) {

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastdllm._core import Error, GenerationConfig, PackageError, read_package
 from fastdllm.engine import Engine
+from fastdllm.package_files import read_package_file
 
 CHUNK_BYTES = 1 << 20
 
@@ -33,8 +34,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     """Read fastdllm.json. Errors: PackageError when it is no JSON object."""
     path = folder / "fastdllm.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as problem:
+        content = json.loads(read_package_file(path).decode("utf-8"))
+    except (ValueError, RecursionError) as problem:
         raise PackageError(f"{path}: not readable as JSON: {problem}") from None
     if not isinstance(content, dict):
         raise PackageError(f"{path}: expected a JSON object")

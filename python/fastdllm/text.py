@@ -14,6 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from fastdllm._core import Error, PackageError
+from fastdllm.package_files import read_package_file
 
 Message = Mapping[str, str]
 
@@ -113,8 +114,8 @@ def _read_named(folder: Path, entry: dict[str, Any], key: str) -> tuple[Path, st
     if not isinstance(name, str) or not name or Path(name).name != name:
         raise PackageError(f"fastdllm.json.tokenizer.{key} is {name!r}; expected a file name")
     try:
-        return folder / name, (folder / name).read_bytes().decode("utf-8")
-    except (OSError, ValueError) as problem:
+        return folder / name, read_package_file(folder / name).decode("utf-8")
+    except ValueError as problem:
         raise PackageError(f"{folder / name}: not readable as text: {problem}") from None
 
 

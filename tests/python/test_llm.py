@@ -232,7 +232,7 @@ def test_the_exported_template_asks_for_an_answer(package_of: PackageOf) -> None
         ([], r"tokenizer is \[\]; expected an object or null"),
         ({}, "tokenizer.file is None; expected a file name"),
         ({"file": "../tokenizer.json"}, "tokenizer.file is '../tokenizer.json'"),
-        ({"file": "absent.json"}, "absent.json: not readable"),
+        ({"file": "absent.json"}, "absent.json: missing"),
         ({"file": "tokenizer.json", "chat_template": 3}, "chat_template is 3"),
         (
             {

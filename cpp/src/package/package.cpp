@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <fstream>
 #include <limits>
 #include <string_view>
 
 #include "package/package_json.hpp"
 #include "support/concat.hpp"
+#include "support/files.hpp"
 #include "support/json_reader.hpp"
 #include "support/json_text.hpp"
 #include "support/sha256.hpp"
@@ -47,9 +47,11 @@ void require_files(const std::filesystem::path& folder, const JsonReader& metada
     const std::int64_t expected =
         file.integer("bytes", 0, std::numeric_limits<std::int64_t>::max());
     const std::string digest = file.string("sha256");
+    const std::string lacking = concat("missing; ", metadata_name, " lists it");
+    (void)open_file(folder / name, lacking);
     std::error_code error;
     const std::uintmax_t found = std::filesystem::file_size(folder / name, error);
-    if (error) reject(concat((folder / name).string(), ": missing; ", metadata_name, " lists it"));
+    if (error) reject_file(folder / name, error, lacking);
     if (found != static_cast<std::uintmax_t>(expected)) {
       reject(concat((folder / name).string(), ": is ", found, " bytes; expected ", expected,
                     " (truncated or replaced?)"));
@@ -148,21 +150,17 @@ std::string_view name_of(ConfidenceKind kind) noexcept {
 json read_metadata(const std::filesystem::path& folder) {
   std::error_code error;
   if (!std::filesystem::is_directory(folder, error)) {
-    reject(concat(folder.string(), ": no such package folder"));
+    if (!error) error = make_error_code(std::errc::no_such_file_or_directory);
+    if (error == std::errc::not_a_directory)
+      error = make_error_code(std::errc::no_such_file_or_directory);
+    reject_file(folder, error, "no such package folder");
   }
   return read_json(folder / metadata_name);
 }
 
 json read_json(const std::filesystem::path& path) {
   constexpr std::uintmax_t largest = 64U << 20;
-  std::error_code error;
-  const std::uintmax_t size = std::filesystem::file_size(path, error);
-  if (error) reject(concat(path.string(), ": missing; a package folder holds it"));
-  if (size > largest) {
-    reject(concat(path.string(), ": is ", size, " bytes; expected at most ", largest));
-  }
-  std::ifstream file(path, std::ios::binary);
-  const std::string text(std::istreambuf_iterator<char>(file), {});
+  const std::string text = read_file(path, largest, "missing; a package folder holds it");
   return parse_json(text, path.string());
 }
 

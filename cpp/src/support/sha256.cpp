@@ -10,6 +10,7 @@
 
 #include "fastdllm/error.hpp"
 #include "support/concat.hpp"
+#include "support/files.hpp"
 
 namespace fastdllm {
 namespace {
@@ -71,8 +72,9 @@ std::string to_hex(const Digest& digest) {
 }  // namespace
 
 std::string sha256_of_file(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(ErrorCode::bad_package, concat(path.string(), ": cannot be read"));
+  constexpr std::string_view lacking = "missing";
+  std::ifstream file = open_file(path, lacking);
+  errno = 0;
 
   Digest digest{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
@@ -93,7 +95,7 @@ std::string sha256_of_file(const std::filesystem::path& path) {
       break;
     }
   } while (true);
-  if (file.bad()) throw Error(ErrorCode::bad_package, concat(path.string(), ": cannot be read"));
+  if (file.bad()) reject_file(path, last_problem(), lacking);
 
   buffer.push_back(0x80);
   while (buffer.size() % chunk_bytes != chunk_bytes - 8) buffer.push_back(0);

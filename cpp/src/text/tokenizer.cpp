@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <deque>
-#include <fstream>
 
+#include "support/files.hpp"
 #include "support/json_text.hpp"
 #include "text/added_tokens.hpp"
 #include "text/bpe.hpp"
@@ -116,17 +116,7 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
 Tokenizer::Tokenizer(const std::filesystem::path& file) {
-  std::error_code error;
-  const std::uintmax_t size = std::filesystem::file_size(file, error);
-  if (error || size > largest_file) {
-    throw Error(ErrorCode::bad_package,
-                concat(file.string(), error ? ": not a file that can be read" : ": is too large",
-                       "; expected a tokenizer.json of at most ", largest_file, " bytes"));
-  }
-  std::string text(static_cast<std::size_t>(size), '\0');
-  std::ifstream stream(file, std::ios::binary);
-  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!stream) throw Error(ErrorCode::bad_package, concat(file.string(), ": cannot be read"));
+  const std::string text = read_file(file, largest_file, "missing; expected a tokenizer.json");
   *this = parse(text, file.string());
 }
 

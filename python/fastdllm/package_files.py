@@ -1,0 +1,19 @@
+"""Reads a package's files: one that is missing and one that cannot be read are told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastdllm._core import PackageError
+
+
+def read_package_file(path: Path) -> bytes:
+    """Return a file's content. Errors: PackageError."""
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+            raise PackageError(f"{path}: cannot be read: expected a regular file")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise PackageError(f"{path}: missing; a package folder holds it") from None
+    except OSError as problem:
+        raise PackageError(f"{path}: cannot be read: {problem.strerror or problem}") from None

@@ -10,18 +10,20 @@ from __future__ import annotations
 import itertools
 import random
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, nodes
 
-from fastdllm.text import ChatTemplate, Message, TextError
+from fastdllm.text import ChatTemplate, Message, TemplateLimitError, TextError
 
 ROLES = ("system", "user", "assistant")
 # What another rendering of the same messages may give differently.
 UNSTEADY = {"strftime_now", "lipsum", "random"}
 THINK_END = "</think>"
 MOST_REFUSED = 8
+MOST_SECONDS = 60.0  # of the processor, for all comparisons of one template
 
 
 class NoFormat(Exception):
@@ -31,8 +33,11 @@ class NoFormat(Exception):
 def derive_chat_format(
     source: str, special_tokens: Mapping[str, str]
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """Return the format of a template; or None, and what it does that no format does."""
-    template = ChatTemplate(source, special_tokens)
+    """Return the format of a template; or None, and what it does that no format does.
+
+    Errors: TextError for a template that does not parse or goes beyond its limits.
+    """
+    template = _TimedTemplate(source, special_tokens)
     syntax = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
     try:
         _require_steady(syntax)
@@ -43,6 +48,19 @@ def derive_chat_format(
     except NoFormat as reason:
         return None, str(reason)
     return form, None
+
+
+class _TimedTemplate(ChatTemplate):
+    """A chat template that renders for so long in all: it is rendered thousands of times."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
+        super().__init__(source, special_tokens)
+        self._end = time.thread_time() + MOST_SECONDS
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+        if time.thread_time() > self._end:
+            raise NoFormat(f"comparing it with a format takes more than {MOST_SECONDS:g} seconds")
+        return super().render(messages, add_generation_prompt=add_generation_prompt)
 
 
 def render_chat_format(form: Mapping[str, Any], messages: Sequence[Message]) -> str:
@@ -91,6 +109,8 @@ def _around(template: ChatTemplate, *roles: str, prompted: bool = True) -> list[
     marks = [f"\u2983{number}mark\u2984" for number in range(len(roles))]
     try:
         rest = template.render(_messages(roles, marks), add_generation_prompt=prompted)
+    except TemplateLimitError:
+        raise
     except TextError as problem:
         raise NoFormat(f"it refuses messages of {', '.join(roles)}: {problem}") from None
     pieces = []
@@ -166,6 +186,8 @@ def _turn(
 
     try:
         spaced, thought = shown("\n kept \n"), shown(f"<think>\ndropped\n{THINK_END}\n\nkept")
+    except TemplateLimitError:
+        raise
     except TextError as problem:
         raise NoFormat(f"it refuses contents of the role {role}: {problem}") from None
     return {
@@ -184,6 +206,8 @@ def _differs(form: Mapping[str, Any], template: ChatTemplate, messages: list[Mes
         return False  # it says that it does not take them
     try:
         return ours != template.render(messages)
+    except TemplateLimitError:
+        raise
     except TextError:
         return True
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from fastdllm.export.chat_format import derive_chat_format
 from fastdllm.export.checkpoint import read_json
 from fastdllm.export.errors import CheckpointError
-from fastdllm.text import ChatTemplate, TextError
+from fastdllm.text import ChatTemplate, TemplateLimitError, TextError
 
 PROBE_TEXTS = (
     "",
@@ -136,7 +136,10 @@ def read_text_assets(folder: Path, vocab_size: int) -> TextAssets:
         "chat_format": None,
     }
     if source is not None:
-        entry["chat_format"], reason = derive_chat_format(source, specials)
+        try:
+            entry["chat_format"], reason = derive_chat_format(source, specials)
+        except TextError as problem:
+            raise CheckpointError(f"{folder}: chat template: {problem}") from None
         if reason is not None:
             entry["chat_format_reason"] = reason
     return TextAssets(
@@ -148,6 +151,8 @@ def _renders(template: ChatTemplate, messages: list[dict[str, str]], *, needed: 
     """Tell whether the template takes the messages: some refuse a system role on purpose."""
     try:
         template.render(messages)
+    except TemplateLimitError:
+        raise
     except TextError:
         if needed:
             raise

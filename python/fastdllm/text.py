@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from fastdllm._core import Error, PackageError
 from fastdllm.package_files import read_package_file
+from fastdllm.template_budget import LimitError
+from fastdllm.template_limits import LimitedEnvironment
 
 Message = Mapping[str, str]
 
@@ -34,39 +35,66 @@ class TextError(Error):
     """A chat template that does not render, or messages it does not take."""
 
 
+class TemplateLimitError(TextError):
+    """A chat template that takes too long or makes too much."""
+
+
 class ChatTemplate:
-    """A chat template in Jinja, run in a sandbox: it comes with a model from anywhere."""
+    """A chat template in Jinja, in a sandbox and within limits: it comes from anywhere."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
-        environment = ImmutableSandboxedEnvironment(
+        environment = LimitedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        environment.globals["strftime_now"] = _now
+        self._environment = environment
         self._special_tokens = dict(special_tokens)
         self.source = source
         try:
             self._template = environment.from_string(source)
-        except TemplateError as problem:
-            raise TextError(f"the chat template does not parse: {problem}") from None
+        except Exception as problem:  # of Jinja's parser or Python's
+            raise TextError(f"the chat template does not parse: {_shown(problem)}") from None
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """Render messages ({"role": ..., "content": ...}) with the assistant's header at the end.
 
-        Errors: TextError.
+        Errors: TextError; TemplateLimitError where it takes too long or makes too much.
         """
+        given = sum(
+            len(text) for message in messages for text in message.values() if isinstance(text, str)
+        )
+        pieces = []
         try:
-            return self._template.render(
-                messages=list(messages),
-                add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
-            )
+            with self._environment.limited(given):
+                for piece in self._template.generate(
+                    messages=list(messages),
+                    add_generation_prompt=add_generation_prompt,
+                    **self._special_tokens,
+                ):
+                    pieces.append(piece)
+            return "".join(pieces)
+        except (LimitError, MemoryError, RecursionError) as problem:
+            shown = _shown(problem) or "it needs too much memory"
+            raise TemplateLimitError(f"the chat template is stopped: {shown}") from None
         except Exception as problem:  # templates raise what they like
-            raise TextError(f"the chat template does not take these messages: {problem}") from None
+            shown = _shown(problem)
+            raise TextError(f"the chat template does not take these messages: {shown}") from None
 
 
 def _raise(message: str) -> None:
-    raise TemplateError(message)
+    raise TemplateError(message if isinstance(message, str) else type(message).__name__)
+
+
+def _now(form: str) -> str:
+    if not isinstance(form, str) or len(form) > 256:
+        raise LimitError("it asks for the date in a form of more than 256 characters")
+    return datetime.now().strftime(form)
+
+
+def _shown(problem: BaseException) -> str:
+    text = str(problem)
+    return text if len(text) <= 1000 else text[:1000] + "..."
 
 
 class TextCodec:

@@ -17,15 +17,15 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
 .PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types format system clean
 .PHONY: bench bench-short bench-paper bench-gpu
 .PHONY: docs tidy release
-.PHONY: test-aarch64 system-aarch64 wheels test-wheels test-scale system-browser
+.PHONY: test-aarch64 system-aarch64 wheels test-wheels test-scale system-browser test-install
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
 
 test: lint test-cpp test-sanitize test-python types
 	@echo "all checks passed"
 
-# What needs another compiler, processor (by qemu) or large packages too. CI runs test, test-aarch64 and test-scale.
-test-all: test test-sanitize-thread test-clang test-fuzz test-aarch64 test-wheels test-scale
+# What needs another compiler, processor (by qemu) or large packages too. CI runs test, test-aarch64, test-scale and test-install.
+test-all: test test-sanitize-thread test-clang test-fuzz test-aarch64 test-wheels test-scale test-install
 
 # --- set-up -----------------------------------------------------------------------------------
 # Debian packages that are missing, where this user may install them.
@@ -97,7 +97,7 @@ test-cpp: .deps/include/onnxruntime_cxx_api.h .deps/tensorrt/include/NvInferRunt
 	FASTDLLM_TEST_PACKAGE=$(abspath $(PACKAGE)) \
 	FASTDLLM_ONNXRUNTIME=$$($(BIN)/python -c 'from fastdllm.engine import find_onnxruntime as f; print(f())') \
 	  ctest --preset dev
-	@grep -h ' bytes  ' build/dev/Testing/Temporary/LastTest.log # what the tar.gz holds
+	@sed -n '/ bytes  /p' build/dev/Testing/Temporary/LastTest.log # what the tar.gz holds, where one was packed
 
 # The same sources, without a warning, with the other compiler.
 test-clang: .deps/include/onnxruntime_cxx_api.h | system-clang .deps/tensorrt/include/NvInferRuntime.h
@@ -140,6 +140,10 @@ $(VENV)/.scale: $(STAMP)
 
 test-scale: $(VENV)/.scale | system-browser
 	$(BIN)/python -m pytest -p no:cacheprovider tests/python/test_page.py tests/python/test_lm_eval.py tests/python/test_ray.py
+
+# As it reaches a user: pip install of a clone and of the sdist, other CMake projects, all without .deps and ccache.
+test-install: $(VENV)/.tools
+	$(BIN)/python -m pytest -p no:cacheprovider tests/install
 
 # Needs a GPU and TensorRT, see tests/gpu/README.md.
 GPU_BACKEND ?= tensorrt

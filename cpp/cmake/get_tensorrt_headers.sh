@@ -16,7 +16,10 @@ trap 'rm -rf "$work"' EXIT
 echo "fetching TensorRT's headers (kernel-lens of PyPI)" >&2
 echo "kernel-lens==2.0.1 --hash=sha256:07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0" \
   >"$work/requirements.txt"
-"$python" -m pip --disable-pip-version-check download -q --no-deps --only-binary :all: --require-hashes \
+pip=("$python" -m pip)
+# A wheel is built in an environment of its own; the pip that builds it lies outside.
+"${pip[@]}" --version >/dev/null 2>&1 || pip=(env -u PYTHONPATH "$python" -m pip)
+"${pip[@]}" --disable-pip-version-check download -q --no-deps --only-binary :all: --require-hashes \
   -d "$work" -r "$work/requirements.txt" >&2
 "$python" -m zipfile -e "$work"/kernel_lens-*.whl "$work/wheel"
 rm -rf "$destination/include"

@@ -68,7 +68,7 @@ def test_text_is_refused_with_the_way_to_get_it(cmake_dir: Path, tmp_path: Path)
 
 
 def test_the_wheel_is_for_every_python_from_3_10() -> None:
-    assert "Tag: cp310-abi3-linux" in (metadata.distribution("fastdllm").read_text("WHEEL") or "")
+    assert "Tag: cp311-abi3-linux" in (metadata.distribution("fastdllm").read_text("WHEEL") or "")
 
 
 def test_a_source_folder_has_no_cmake_files(

@@ -155,6 +155,9 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("max_batch", [](const EngineLoad& load) { return load.limits.max_batch; })
       .def_prop_ro("max_waiting", [](const EngineLoad& load) { return load.limits.max_waiting; })
       .def_prop_ro("cache_bytes", [](const EngineLoad& load) { return load.limits.cache_bytes; });
+  m.def(
+      "loaded_onnxruntime", &loaded_onnxruntime,
+      "Path of the ONNX Runtime library that this process has opened, '' before the first engine.");
   m.def("built_backends", &built_backends, "The backends that this build has.");
   nb::class_<PyEngine>(
       m, "Engine",

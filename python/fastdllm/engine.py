@@ -42,8 +42,12 @@ def _find(variable: str, module: str, pattern: str) -> str:
     return ""
 
 
+def _open_or_found_onnxruntime() -> str:
+    return _core.loaded_onnxruntime() or find_onnxruntime()
+
+
 _LIBRARIES = {
-    "onnxruntime_library": find_onnxruntime,
+    "onnxruntime_library": _open_or_found_onnxruntime,
     "tensorrt_library": find_tensorrt,
     "cudart_library": find_cudart,
 }
@@ -54,7 +58,8 @@ class Engine(_core.Engine):
 
     package_dir: the package folder. threads: inside one pass, 0 = automatic. onnxruntime_library:
     path of libonnxruntime; None = the environment variable FASTDLLM_ONNXRUNTIME, else the installed
-    onnxruntime wheel, else the loader's search. A process loads one ONNX Runtime, the first named.
+    onnxruntime wheel, else the loader's search. A process holds one ONNX Runtime, which is then
+    what None means; naming another is refused.
     backend: "onnxruntime", "tensorrt", or "auto": TensorRT where the device is a GPU and an engine
     for it was named or lies in PACKAGE.engines, else ONNX Runtime. device: "cpu", "cuda" (the first
     GPU) or "cuda:N". tensorrt_engine: path of an engine that `fastdllm build-engine` made.

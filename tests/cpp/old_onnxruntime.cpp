@@ -8,7 +8,7 @@ struct ApiBase {
 
 __attribute__((visibility("default"))) const ApiBase* OrtGetApiBase() {
   static const ApiBase base{[](unsigned) -> const void* { return nullptr; },
-                            []() -> const char* { return "1.2.3"; }};
+                            []() -> const char* { return "1.23.2"; }};
   return &base;
 }
 }

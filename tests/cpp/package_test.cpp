@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fastdllm/error.hpp"
+#include "support/concat.hpp"
 #include "support/sha256.hpp"
 
 namespace fastdllm {
@@ -15,6 +16,11 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
+// The smallest model: a graph of this name, of one letter.
+std::string graph_named(const char* letter) {
+  return concat(":\x03\x12\x01", letter);
+}
+
 class Package : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -22,7 +28,7 @@ class Package : public ::testing::Test {
     folder_ = fs::temp_directory_path() / (std::string("fastdllm_package_") + test->name());
     fs::remove_all(folder_);
     fs::create_directories(folder_);
-    write("model.onnx", "graph");
+    write("model.onnx", graph_named("g"));
     write("model.onnx.data", "weights");
     metadata_ = {
         {"format_version", 1},
@@ -139,7 +145,7 @@ TEST_F(Package, TruncatedWeightsAreNamedWithBothSizes) {
 }
 
 TEST_F(Package, ADamagedGraphIsFoundByItsChecksum) {
-  write("model.onnx", "grapH");
+  write("model.onnx", graph_named("G"));
   expect_refusal("model.onnx: sha256 is ");
 }
 

@@ -24,7 +24,7 @@ class Folder {
  public:
   Folder() {
     std::filesystem::create_directories(path_);
-    write("model.onnx", "graph");
+    write("model.onnx", ":\x03\x12\x01g");  // a graph named g
     write("model.onnx.data", "weights");
     write("tokenizer.json", "{}");
   }

@@ -1,7 +1,7 @@
 """fastdllm as it reaches a machine: from a clone, from the sdist, inside another project.
 
-Every test starts from the files of the repository alone, without .deps, in an environment of its own,
-and compiles without ccache: `make test-install`, minutes.
+Every test starts from the files of the repository alone, without .deps, in an environment of its
+own, and compiles all: `make test-install`, minutes.
 """
 
 import os

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 import fastdllm
 from fastdllm import CommitEvent, ConfigError, Engine, GenerationConfig, NumericError
+from fastdllm.engine import find_onnxruntime
 
 from conftest import EngineOf, PackageOf, run_python
 
@@ -225,6 +227,47 @@ def test_a_missing_library_lists_what_was_tried(package_of: PackageOf) -> None:
     answer = run_python(program, str(package_of("llada-mha")))
 
     assert "/nowhere/libonnxruntime.so" in answer.stdout
+
+
+def test_a_process_keeps_its_inference_library(package_of: PackageOf, tmp_path: Path) -> None:
+    library = Path(find_onnxruntime())
+    (tmp_path / "link.so").symlink_to(library)
+    shutil.copy(library, tmp_path / "copy.so")
+    program = (
+        "import fastdllm, sys\n"
+        "package, same, copy = sys.argv[1:]\n"
+        "print(repr(fastdllm._core.loaded_onnxruntime()))\n"
+        "fastdllm.Engine(package)\n"
+        "fastdllm.Engine(package, onnxruntime_library=same)\n"
+        "for other in (copy, '/nowhere/libonnxruntime.so', 'libm.so.6'):\n"
+        "    try: fastdllm.Engine(package, onnxruntime_library=other)\n"
+        "    except fastdllm.BackendError as error: print(error)\n"
+        "fastdllm.Engine(package)"
+    )
+    package = str(package_of("llada-mha"))
+
+    answer = run_python(program, package, str(tmp_path / "link.so"), str(tmp_path / "copy.so"))
+
+    first, *refusals = answer.stdout.splitlines()
+    assert first == "''"
+    assert len(refusals) == 3
+    for name, refusal in zip(("copy.so", "/nowhere", "libm.so.6"), refusals, strict=True):
+        assert name in refusal
+        assert f"from {library} before" in refusal
+
+
+def test_the_default_is_the_library_that_is_open(package_of: PackageOf, tmp_path: Path) -> None:
+    shutil.copy(find_onnxruntime(), tmp_path / "own.so")
+    program = (
+        "import fastdllm, sys\n"
+        "fastdllm.Engine(sys.argv[1], onnxruntime_library=sys.argv[2])\n"
+        "fastdllm.Engine(sys.argv[1])\n"
+        "print(fastdllm._core.loaded_onnxruntime())"
+    )
+
+    answer = run_python(program, str(package_of("llada-mha")), str(tmp_path / "own.so"))
+
+    assert answer.stdout.strip() == str(tmp_path / "own.so")
 
 
 def test_other_threads_run_during_a_generation(package_of: PackageOf) -> None:

@@ -82,8 +82,9 @@ class FASTDLLM_API Session {
 /// How to run a package. Names and paths are checked when a session is opened.
 struct SessionOptions {
   int threads = 0;  ///< threads inside one run; 0 = as many as the backend finds sensible
-  std::string onnxruntime_library{};  ///< path of libonnxruntime; "" = FASTDLLM_ONNXRUNTIME, then
-                                      ///< the loader's search
+  /// path of libonnxruntime (1.24 or newer); "" = the one that this process has opened, else
+  /// FASTDLLM_ONNXRUNTIME, then the loader's search
+  std::string onnxruntime_library{};
   /// "onnxruntime", "tensorrt", or "auto": TensorRT where the device is a GPU and an engine for it
   /// was named or lies in PACKAGE.engines, else ONNX Runtime.
   std::string backend = "auto";
@@ -103,6 +104,10 @@ struct PackageInfo;
 /// Error{bad_package} when the graph or engine does not fit.
 [[nodiscard]] FASTDLLM_API std::unique_ptr<Session> open_session(const PackageInfo& package,
                                                                  const SessionOptions& options);
+
+/// Path of the ONNX Runtime library that this process has opened, "" before its first session. A
+/// process holds one: options that name another are refused.
+[[nodiscard]] FASTDLLM_API std::string loaded_onnxruntime();
 
 /// The backends that this build has, as SessionOptions::backend names them.
 [[nodiscard]] FASTDLLM_API std::vector<std::string> built_backends();

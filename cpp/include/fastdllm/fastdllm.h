@@ -165,7 +165,8 @@ typedef struct fastdllm_engine_options {
   const char* backend; /* "auto", "onnxruntime", "tensorrt"; NULL = "auto" */
   const char* device;  /* "cpu", "cuda" or "cuda:N"; NULL = "cpu" */
   /* Paths; NULL = the environment variable FASTDLLM_ONNXRUNTIME, FASTDLLM_TENSORRT or
-   * FASTDLLM_CUDART, then the loader's search. */
+   * FASTDLLM_CUDART, then the loader's search. A process holds one ONNX Runtime (1.24 or newer):
+   * once it has one, NULL means that one, and another is refused. */
   const char* onnxruntime_library;
   const char* tensorrt_library;
   const char* cudart_library;

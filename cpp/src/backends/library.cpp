@@ -1,6 +1,7 @@
 #include "library.hpp"
 
 #include <dlfcn.h>
+#include <link.h>
 
 #include <cstdlib>
 
@@ -30,6 +31,20 @@ void* open_library(const LibrarySearch& search, const std::string& named) {
               concat("the ", search.title, " library was not found; ", search.remedy,
                      ", or name the library by the option ", search.option,
                      " or the environment variable ", search.variable, ". Tried:", tried));
+}
+
+std::string path_of(void* library) {
+  const link_map* map = nullptr;
+  if (dlinfo(library, RTLD_DI_LINKMAP, &map) != 0 || map == nullptr) return {};
+  return map->l_name;
+}
+
+// The loader knows its libraries by device and inode, so one handle stands for one file.
+bool is_library(void* library, const std::string& name) noexcept {
+  void* found = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+  if (found == nullptr) return false;
+  dlclose(found);
+  return found == library;
 }
 
 void* find_symbol(void* library, const char* name) noexcept {

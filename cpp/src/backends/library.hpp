@@ -20,6 +20,12 @@ struct LibrarySearch {
 /// Errors: Error{backend} listing what was tried.
 [[nodiscard]] void* open_library(const LibrarySearch& search, const std::string& named);
 
+/// The file that an opened library was read from, as the loader found it.
+[[nodiscard]] std::string path_of(void* library);
+
+/// Whether `name`, asked for now, is this opened library: the same file, under whatever path.
+[[nodiscard]] bool is_library(void* library, const std::string& name) noexcept;
+
 /// The address of a function, nullptr if the library has none of this name.
 [[nodiscard]] void* find_symbol(void* library, const char* name) noexcept;
 

@@ -5,11 +5,13 @@
 #include <limits>
 #include <string_view>
 
+#include "package/external_data.hpp"
 #include "package/package_json.hpp"
 #include "support/concat.hpp"
 #include "support/files.hpp"
 #include "support/json_reader.hpp"
 #include "support/json_text.hpp"
+#include "support/mapped_file.hpp"
 #include "support/sha256.hpp"
 
 namespace fastdllm {
@@ -62,6 +64,33 @@ void require_files(const std::filesystem::path& folder, const JsonReader& metada
     }
   }
   if (!has_graph) reject(concat(metadata_name, ".files does not list '", graph, "'"));
+}
+
+std::string printable(std::string text) {
+  text.resize(std::min<std::size_t>(text.size(), 160));
+  for (char& c : text) c = c >= ' ' && c <= '~' ? c : '?';
+  return text;
+}
+
+// Tensors of the graph lie in files of the folder that fastdllm.json lists, whatever the inference
+// library would open: no other name, and no link that leads elsewhere.
+void require_own_data(const std::filesystem::path& graph, const JsonReader& metadata) {
+  const JsonReader files = metadata.object("files");
+  const MappedFile model(graph);
+  for (const std::string& location : external_locations(model.bytes(), graph.string())) {
+    if (!files.members().contains(location)) {
+      reject(concat(graph.string(), ": a tensor's data lies in '", printable(location),
+                    "'; expected a file that ", metadata_name, ".files lists"));
+    }
+    std::error_code error;
+    const std::filesystem::path folder = std::filesystem::canonical(graph.parent_path(), error);
+    const std::filesystem::path file =
+        std::filesystem::canonical(graph.parent_path() / location, error);
+    if (error || file.parent_path() != folder) {
+      reject(concat((graph.parent_path() / location).string(),
+                    ": is a link out of the package folder; expected the file itself"));
+    }
+  }
 }
 
 std::optional<std::int32_t> optional_id(const JsonReader& model, std::string_view key,
@@ -177,8 +206,12 @@ PackageInfo read_package(const std::filesystem::path& folder) {
   const JsonReader graph = metadata.object("graph");
   const std::string graph_name = graph.string("file");
   info.cache_type = read_cache_type(graph);
+  if (!graph_name.ends_with(".onnx")) {  // another ending may choose another format
+    graph.fail("file", "a name that ends in .onnx", graph_name);
+  }
   require_files(info.path, metadata, graph_name);
   info.graph = info.path / graph_name;
+  require_own_data(info.graph, metadata);
   return info;
 }
 

@@ -123,7 +123,7 @@ class EventStream(Response):
             self._call.error = problem.name
             try:
                 await asyncio.wait_for(write(error_event(problem), more=False), _LAST_WORDS)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 scope.get("fastdllm.abort", lambda: None)()
                 await asyncio.sleep(0)  # until uvicorn has heard of it
         finally:

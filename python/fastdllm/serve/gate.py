@@ -147,7 +147,7 @@ class Gate:
             raise _too_large(limit)
         try:
             return await asyncio.wait_for(_read(receive, limit), self._settings.body_seconds)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise ApiError(
                 408,
                 f"the body did not come within {self._settings.body_seconds:g} seconds",

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
@@ -136,7 +136,7 @@ class _Json(logging.Formatter):
     """A line of JSON for each record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        now = datetime.fromtimestamp(record.created, timezone.utc)
+        now = datetime.fromtimestamp(record.created, UTC)
         facts: dict[str, Any] = {
             "time": now.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

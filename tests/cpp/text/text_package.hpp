@@ -125,7 +125,7 @@ struct TextPackage {
   }
 
   [[nodiscard]] const std::filesystem::path& write() {
-    write_file("model.onnx", "graph");
+    write_file("model.onnx", ":\x03\x12\x01g");  // a graph named g
     write_file("tokenizer.json", tokenizer.dump());
     std::ofstream(folder / "fastdllm.json", std::ios::binary) << metadata.dump();
     return folder;

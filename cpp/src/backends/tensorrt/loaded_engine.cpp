@@ -4,8 +4,8 @@
 #include <string_view>
 
 #include "fastdllm/error.hpp"
-#include "mapped_file.hpp"
 #include "support/concat.hpp"
+#include "support/mapped_file.hpp"
 
 namespace fastdllm::tensorrt {
 namespace {

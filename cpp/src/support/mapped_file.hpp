@@ -1,14 +1,15 @@
-// A file's content without a copy of it: the pages of an engine can be given back once it is read.
+// A file's content without a copy of it: its pages can be given back once they are read.
 #pragma once
 
 #include <cstddef>
 #include <filesystem>
+#include <span>
 
 namespace fastdllm {
 
 class MappedFile {
  public:
-  /// Errors: Error{bad_package} when the file cannot be read.
+  /// Errors: Error{bad_package} when the file cannot be read, or is empty.
   explicit MappedFile(const std::filesystem::path& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -16,6 +17,9 @@ class MappedFile {
 
   [[nodiscard]] const void* data() const noexcept { return data_; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept {
+    return {static_cast<const std::byte*>(data_), size_};
+  }
 
  private:
   void* data_ = nullptr;

@@ -1,4 +1,4 @@
-#include "mapped_file.hpp"
+#include "support/mapped_file.hpp"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -21,7 +21,12 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) refuse();
   struct stat facts{};
-  if (fstat(file, &facts) == 0 && facts.st_size > 0) {
+  const bool known = fstat(file, &facts) == 0;
+  if (known && facts.st_size == 0) {
+    close(file);
+    throw Error(ErrorCode::bad_package, concat(path.string(), ": is empty"));
+  }
+  if (known) {
     size_ = static_cast<std::size_t>(facts.st_size);
     data_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
   }

@@ -1,12 +1,17 @@
 """Measures throughput and latency against the number of requests decoded side by side.
 
     python benchmarks/batching.py PACKAGE [--count 48 --repeat 3 --output FILE]
+    python benchmarks/batching.py PACKAGE --against PYTHON [--count 400 --repeat 9]
 
 For each batch size that many requests are kept under way until `count` have been answered: tokens/s
 of all, and the latency of one (median, and of the slowest tenth). Then one short request, alone and
 beside a long one that runs: how many times as long it takes. All as ratios within one run: the
 batch sizes take turns, `repeat` times. Every position is decoded. Answers must agree with those of
 batch size 1.
+
+--against: short answers of two and three passes each, 8 side by side, and nothing else. Another
+interpreter's fastdllm takes turns with this one's; the ratio of their tokens/s is printed, of each
+pair and the median. A change of the scheduler shows where requests come and go all the time.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import argparse
 import json
 import random
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -32,13 +38,17 @@ MODES: dict[str, dict[str, Any]] = {
 }
 NEW_TOKENS, SHORT_TOKENS, LONG_TOKENS = 64, 32, 256
 UNDER_WAY = (4, 64)  # passes of the long request when the short one comes
+SHORT_STEPS, SHORT_BATCH = (2, 3), 8  # passes of short answers, how many are side by side
 
 
 class Load:
     """Keeps a number of requests under way until all prompts are answered."""
 
-    def __init__(self, engine: Engine, prompts: list[list[int]], config: GenerationConfig) -> None:
-        self.engine, self.config = engine, config
+    def __init__(
+        self, engine: Engine, prompts: list[list[int]], *configs: GenerationConfig
+    ) -> None:
+        """configs: prompts have them in turn."""
+        self.engine, self.configs = engine, configs
         self.prompts = list(enumerate(prompts))
         self.begun = [0.0] * len(prompts)
         self.ended = [0.0] * len(prompts)
@@ -55,7 +65,7 @@ class Load:
             number, ids = self.prompts.pop(0)
         self.begun[number] = time.perf_counter()
         self.requests[number] = self.engine.submit(
-            ids, self.config, None, lambda: self.answered(number)
+            ids, self.configs[number % len(self.configs)], None, lambda: self.answered(number)
         )
 
     def answered(self, number: int) -> None:
@@ -166,6 +176,40 @@ def measure_beside(options: argparse.Namespace, fields: dict[str, Any]) -> dict[
     }
 
 
+def short_answers(options: argparse.Namespace) -> float:
+    """Return the tokens/s of short answers, after a run to warm up."""
+    engine = Engine(options.package, threads=options.threads, max_batch=SHORT_BATCH)
+    prompts = random_prompts(engine, range(20, 81), options.count)
+    configs = [
+        GenerationConfig(max_new_tokens=SHORT_TOKENS, steps=steps, cache="dual", ignore_eos=True)
+        for steps in SHORT_STEPS
+    ]
+    Load(engine, prompts[: 4 * SHORT_BATCH], *configs).run(2 * SHORT_BATCH)
+    found = Load(engine, prompts, *configs).run(2 * SHORT_BATCH)
+    return float(found["tokens_per_second"])
+
+
+def compare_short_answers(options: argparse.Namespace) -> int:
+    """Let two installations take turns, each in a process of its own; print their ratios."""
+    command = [__file__, options.package, "--short-answers", "--count", options.count]
+    command += ["--threads", options.threads]
+    ratios = []
+    for repeat in range(options.repeat):
+        found = {}
+        pair = [sys.executable, options.against]
+        for python in pair if repeat % 2 == 0 else pair[::-1]:
+            line = subprocess.run(
+                [python, *map(str, command)], check=True, capture_output=True, text=True
+            ).stdout
+            found[python] = float(line)
+        here, there = found[sys.executable], found[options.against]
+        ratios.append(here / there)
+        print(f"{here:9.0f} tokens/s, {there:9.0f} there: {here / there:.3f}", flush=True)
+    low, high = min(ratios), max(ratios)
+    print(f"median {statistics.median(ratios):.3f}, from {low:.3f} to {high:.3f}")
+    return 0
+
+
 def print_report(report: dict[str, Any]) -> None:
     for name, mode in report["modes"].items():
         columns = f"{'tokens/s':>10}{'x':>6}{'latency ms':>12}{'x':>6}{'slow ms':>9}"
@@ -192,7 +236,14 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, help="write the measurements as JSON")
+    parser.add_argument("--against", metavar="PYTHON", help="compare short answers with its own")
+    parser.add_argument("--short-answers", action="store_true", help="print their tokens/s alone")
     options = parser.parse_args()
+    if options.against is not None:
+        return compare_short_answers(options)
+    if options.short_answers:
+        print(short_answers(options))
+        return 0
     modes = {
         name: measure_batches(options, fields)
         | {"short beside long": measure_beside(options, fields)}

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <latch>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -123,6 +125,34 @@ TEST(Scheduler, AShortRequestIsNotHeldUpByALongOne) {
   EXPECT_EQ(large.result().token_ids.size(), 200U);
   EXPECT_EQ(small.result().num_passes, 8);
   EXPECT_LE(long_passes - long_passes_before, 2U);
+}
+
+// What comes and goes all the time shares runs as far as its lengths allow. The count is this
+// rule's; with half the patience there were 672 runs, with places left empty 610.
+TEST(Scheduler, ShortAnswersThatComeAndGoShareTheirRuns) {
+  Scripted s({.max_batch = 8});
+  std::mt19937 dice(0);
+  std::vector<Ids> prompts;
+  for (int i = 0; i < 400; ++i) prompts.push_back(prompt(20 + dice() % 61));
+  std::vector<Request> requests;
+  std::latch last(1);
+  std::function<void()> more = [&] {
+    const std::size_t next = requests.size();
+    if (next == prompts.size()) return;
+    const GenerationConfig config{.max_new_tokens = 32,
+                                  .steps = 2 + static_cast<std::int64_t>(next % 2),
+                                  .cache = CacheMode::dual,
+                                  .ignore_eos = true};
+    requests.push_back(s.engine.submit(prompts[next], config, {}, more));
+    if (requests.size() == prompts.size()) last.count_down();
+  };
+  const Request first = s.engine.submit(prompt(20), {.max_new_tokens = 1}, at_first_commit([&] {
+                                          for (int i = 0; i < 16; ++i) more();
+                                        }));
+  static_cast<void>(first.result());
+  last.wait();
+  for (const Request& request : requests) static_cast<void>(request.result());
+  EXPECT_LE(s.session->runs, 610);
 }
 
 TEST(Scheduler, AFreedPlaceIsTakenInTheVeryNextPass) {

@@ -5,9 +5,12 @@ namespace {
 
 // Requests of more than this times the next one's size do not join its pass: they would slow it.
 constexpr double peers = 2.0;
-// A request is next when this many times the rows it wants were computed for others. No place of
-// the batch is ever empty, so among new short requests this is all that a long one can count on.
-constexpr std::int64_t patience = 8;
+// A request is next when this many times the rows it wants were computed for others: long enough
+// that those of its size can come to want the same shapes and share its run.
+constexpr std::int64_t patience = 16;
+// Rows of runs that it was too large to join count so often. It waits for nothing there, and among
+// new short requests its patience is all that a long one can count on.
+constexpr std::int64_t too_large_to_join = 2;
 
 std::size_t index_of_next(std::span<const Turn> turns) noexcept {
   const Turn* least = &turns[0];
@@ -40,7 +43,10 @@ std::vector<std::size_t> choose_turns(std::span<const Turn> turns, std::int64_t 
 void note_run(std::span<Turn> turns, std::span<const std::size_t> chosen) {
   std::int64_t rows = 0;
   for (const std::size_t i : chosen) rows += turns[i].rows;
-  for (Turn& turn : turns) turn.postponed += rows;
+  const double largest = chosen.empty() ? 0.0 : peers * turns[chosen.front()].size;
+  for (Turn& turn : turns) {
+    turn.postponed += turn.size > largest ? too_large_to_join * rows : rows;
+  }
   for (const std::size_t i : chosen) {
     Turn& turn = turns[i];
     turn.served += static_cast<double>(turn.rows) * turn.size * turn.size;

@@ -14,7 +14,8 @@ struct Turn {
   double size = 0.0;           ///< rows that it may take at most
   std::int64_t rows = 0;       ///< of the pass that it wants
   double served = 0.0;         ///< rows computed for it, times the square of its size
-  std::int64_t postponed = 0;  ///< rows computed for others since its last pass
+  std::int64_t postponed = 0;  ///< rows computed for others since its last pass; those of requests
+                               ///< of less than half its size count twice
 };
 
 /// Whether the passes of two requests, given by their indices, can share a graph run.
@@ -27,7 +28,7 @@ using CanShare = std::function<bool(std::size_t, std::size_t)>;
                                                     std::int64_t max_batch,
                                                     const CanShare& can_share);
 
-/// Writes down that the chosen requests had their passes, and the others waited.
+/// Writes down that the requests of choose_turns() had their passes, and the others waited.
 void note_run(std::span<Turn> turns, std::span<const std::size_t> chosen);
 
 }  // namespace fastdllm

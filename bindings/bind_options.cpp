@@ -34,6 +34,21 @@ std::vector<PyOption> rows() {
   return table;
 }
 
+// For pickle and copy: a row is what its name says.
+void init_option(PyOption* self, const std::string& name) {
+  for (PyOption& row : rows()) {
+    if (row.info.name == name) {
+      new (self) PyOption(std::move(row));
+      return;
+    }
+  }
+  throw nb::key_error(name.c_str());
+}
+
+nb::tuple reduce(const PyOption& option) {
+  return nb::make_tuple(nb::type<PyOption>(), nb::make_tuple(std::string(option.info.name)));
+}
+
 // A bound of integers is an integer that belongs to them: 2**64 excluded is 2**64 - 1.
 nb::object bound(const PyOption& option, const std::optional<double>& value, int inwards) {
   if (!value) return nb::none();
@@ -227,6 +242,8 @@ void bind_options(nb::module_& m) {
       .def_prop_ro(
           "is_rule", [](const PyOption& o) { return o.info.is_rule; },
           "Whether it decides how many positions a pass commits.")
+      .def("__init__", &init_option, "name"_a)
+      .def("__reduce__", &reduce, nb::sig("def __reduce__(self) -> tuple[object, tuple[str]]"))
       .def("keys", &keys, nb::sig("def keys(self) -> list[str]"))
       .def("__getitem__", &get_item, nb::sig("def __getitem__(self, key: str, /) -> typing.Any"));
   m.def("option_table", &rows, nb::sig("def option_table() -> list[Option]"),

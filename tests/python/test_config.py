@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import pickle
 import re
 import subprocess
 from pathlib import Path
@@ -169,6 +170,7 @@ def test_a_row_says_what_there_is_to_know() -> None:
         assert row.help
         assert row.since
         assert (row.default is None) <= row.optional
+        assert dict(pickle.loads(pickle.dumps(row))) == dict(row)
     assert [name for name, row in OPTIONS.items() if row.group == "generation"] == FIELDS
     assert (OPTIONS["steps"].minimum, OPTIONS["steps"].maximum) == (1, 2**20)
     assert OPTIONS["seed"].maximum == 2**64 - 1

@@ -76,8 +76,8 @@ def test_json_keeps_all_of_them() -> None:
 
 
 def options_of(command: str) -> dict[str, object]:
-    words = [command, "package"] + ["problems"] * (command == "tune")
-    return vars(build_parser().parse_args(words))
+    needed = {"tune": ["problems"], "trace": ["--prompt", "text"]}
+    return vars(build_parser().parse_args([command, "package", *needed.get(command, [])]))
 
 
 @pytest.mark.parametrize("command", ["generate", "chat"])

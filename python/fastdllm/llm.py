@@ -71,17 +71,18 @@ class LLM:
             raise PackageError(f"{folder}: has no tokenizer; use fastdllm.Engine with token ids")
         self.codec = TextCodec(folder, entry)
 
-    def encode(self, prompt: Prompt, *, raw: bool = False) -> list[int]:
-        """Return the prompt's token ids.
+    def encode(self, prompt: Prompt, *, raw: bool = False, most: int | None = None) -> list[int]:
+        """Return the prompt's token ids. most: see TextCodec.encode().
 
         A string is one user message through the chat template if the package has one (raw: as it
         stands); a list of messages goes through the template; ids are taken as they are.
         Errors: fastdllm.Error when messages meet a package without template.
         """
+        limit = {} if most is None else {"most": most}
         if isinstance(prompt, str):
             if raw or self.codec.chat_template is None:
-                return self.codec.encode(prompt)
-            return self.codec.encode_chat([{"role": "user", "content": prompt}])
+                return self.codec.encode(prompt, **limit)
+            return self.codec.encode_chat([{"role": "user", "content": prompt}], **limit)
         messages: list[Message] = []
         ids: list[int] = []
         for item in prompt:
@@ -91,7 +92,7 @@ class LLM:
                 ids.append(operator.index(item))
         if messages and ids:
             raise TypeError("a prompt is text, messages or token ids; this list mixes them")
-        return self.codec.encode_chat(messages) if messages else ids
+        return self.codec.encode_chat(messages, **limit) if messages else ids
 
     @overload  # a str is a prompt, although it is a sequence of str
     def generate(  # type: ignore[overload-overlap]

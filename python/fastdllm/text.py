@@ -16,8 +16,10 @@ from fastdllm._core import Error, PackageError
 from fastdllm.package_files import read_package_file
 from fastdllm.template_budget import LimitError
 from fastdllm.template_limits import LimitedEnvironment
+from fastdllm.token_bound import TokenBound
 
 Message = Mapping[str, str]
+_LONG = 4096  # characters
 
 # What moves a terminal's cursor, colours it, or turns the direction of writing.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -33,6 +35,14 @@ def escaped(text: str) -> str:
 
 class TextError(Error):
     """A chat template that does not render, or messages it does not take."""
+
+
+class TooManyTokens(Error):
+    """A text of more tokens than were allowed: `least` or more."""
+
+    def __init__(self, least: int, most: int) -> None:
+        super().__init__(f"the text has {least} tokens or more; expected at most {most}")
+        self.least = least
 
 
 class TemplateLimitError(TextError):
@@ -109,21 +119,34 @@ class TextCodec:
             self.tokenizer = Tokenizer.from_str(text)
         except Exception as problem:
             raise PackageError(f"{path}: not a usable tokenizer: {problem}") from None
+        self._bound = TokenBound(text, self.tokenizer)
         self.chat_template: ChatTemplate | None = None
         if entry.get("chat_template") is not None:
             _, source = _read_named(folder, entry, "chat_template")
             self.chat_template = ChatTemplate(source, _special_tokens(entry))
 
-    def encode(self, text: str) -> list[int]:
-        """Encode text as it stands; special tokens written in it are recognized."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, *, most: int | None = None) -> list[int]:
+        """Encode text as it stands; special tokens written in it are recognized.
+
+        Errors: TooManyTokens of a text that is too long, at sight, to have at most `most`.
+        """
+        if most is not None and len(text) > most:
+            least = self._bound.least_tokens(text)
+            if least > most:
+                raise TooManyTokens(least, most)
+        if len(text) > _LONG:  # this call leaves the interpreter to others, and is faster
+            (encoded,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        else:
+            encoded = self.tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = encoded.ids
         return ids
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], *, most: int | None = None) -> list[int]:
         """Encode messages through the chat template. Errors: TextError when there is none."""
         if self.chat_template is None:
             raise TextError("the package has no chat template; give text or token ids instead")
-        return self.encode(self.chat_template.render(messages))
+        text = self.chat_template.render(messages)
+        return self.encode(text) if most is None else self.encode(text, most=most)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Decode ids; special tokens are dropped."""

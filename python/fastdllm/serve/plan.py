@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anyio import to_thread
-
 from fastdllm._core import GenerationConfig
 from fastdllm.llm import LLM, Prompt, config_with
 from fastdllm.serve.errors import ApiError
 from fastdllm.serve.requests import ChatRequest, CompletionRequest, GenerationBody
+from fastdllm.serve.serving import Serving
 from fastdllm.serve.settings import Settings
+from fastdllm.text import TooManyTokens
 
-_LARGE = 4096  # characters from which on text is encoded beside the event loop
 _AROUND = 16  # characters that count for what stands around a message
 _INT64 = 2**63
 
@@ -40,33 +39,47 @@ class Question:
 async def encode(
     llm: LLM,
     prompt: Prompt,
-    settings: Settings,
+    serving: Serving,
     *,
     raw: bool,
     size: int,
+    most: int,
     field: str | None = None,
 ) -> list[int]:
-    """Return a prompt's ids; a large one (size: characters) is encoded on another thread.
+    """Return a prompt's ids, made beside the event loop. size: its characters or ids.
 
-    Errors: ApiError 400 beyond max_prompt_tokens; TextError of the chat template.
+    most: tokens beyond which a text is not encoded. Errors: ApiError 400 beyond max_prompt_tokens;
+    TextError of the chat template.
     """
+    settings = serving.settings
     named = field or _field(raw)
-    if size > 64 * settings.max_prompt_tokens:  # not worth encoding
-        raise too_long(f"more than {settings.max_prompt_tokens}", settings, named)
-    call = functools.partial(llm.encode, prompt, raw=raw)
-    ids = await to_thread.run_sync(call) if size > _LARGE else call()
+    call = functools.partial(llm.encode, prompt, raw=raw, most=most)
+    try:
+        ids = await serving.lanes.run(call, size=size)
+    except TooManyTokens as problem:
+        found = f"{problem.least} or more"
+        if problem.least <= settings.max_prompt_tokens:
+            raise ApiError(
+                400,
+                f"the {_what(named)} has {found} tokens and is longer than the model's context,"
+                f" {most}",
+                param=named,
+                code="context_length_exceeded",
+            ) from None
+        raise too_long(found, settings, named) from None
     if len(ids) > settings.max_prompt_tokens:
         raise too_long(str(len(ids)), settings, named)
     return ids
 
 
 async def questions_of(
-    body: ChatRequest | CompletionRequest, llm: LLM, settings: Settings
+    body: ChatRequest | CompletionRequest, llm: LLM, serving: Serving
 ) -> list[Question]:
     """Encode the prompts and check what they ask for.
 
     Errors: ApiError; ConfigError of an option; TextError of the chat template.
     """
+    settings = serving.settings
     prompts = _prompts(body)
     answers = body.n or 1
     load = llm.engine.load()
@@ -80,10 +93,11 @@ async def questions_of(
         )
     _check(body)
     raw = isinstance(body, CompletionRequest)
-    suffix_ids = await _suffix_ids(body, llm, settings)
+    most = min(settings.max_prompt_tokens, llm.engine.package.max_context_length)
+    suffix_ids = await _suffix_ids(body, llm, serving, most)
     found = []
     for prompt, size in prompts:
-        ids = await encode(llm, prompt, settings, raw=raw, size=size)
+        ids = await encode(llm, prompt, serving, raw=raw, size=size, most=most)
         if suffix_ids is not None and llm.engine.package.mask_token_id in ids:
             raise ApiError(400, "the prompt holds the mask token", param="prompt")
         tokens = len(ids) + len(suffix_ids or ())
@@ -101,24 +115,29 @@ def _field(raw: bool) -> str:
 
 
 async def _suffix_ids(
-    body: ChatRequest | CompletionRequest, llm: LLM, settings: Settings
+    body: ChatRequest | CompletionRequest, llm: LLM, serving: Serving, most: int
 ) -> list[int] | None:
     """Return what stands behind the answers; an empty suffix asks for nothing."""
     suffix = body.suffix if isinstance(body, CompletionRequest) else None
     if not suffix:
         return None
-    ids = await encode(llm, suffix, settings, raw=True, size=len(suffix), field="suffix")
+    size = len(suffix)
+    ids = await encode(llm, suffix, serving, raw=True, size=size, most=most, field="suffix")
     if llm.engine.package.mask_token_id in ids:
         raise ApiError(400, "suffix holds the mask token", param="suffix")
     return ids
 
 
+def _what(field: str) -> str:
+    return "suffix" if field == "suffix" else "prompt"
+
+
 def too_long(count: str, settings: Settings, field: str) -> ApiError:
     """Return the refusal of a text of that many tokens, which came in the field."""
-    what = "suffix" if field == "suffix" else "prompt"
     return ApiError(
         400,
-        f"the {what} has {count} tokens; this server's limit is {settings.max_prompt_tokens}",
+        f"the {_what(field)} has {count} tokens; this server's limit is"
+        f" {settings.max_prompt_tokens}",
         param=field,
         code="context_length_exceeded",
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
@@ -53,6 +54,7 @@ _ERRORS = {
     503: "the server is shutting down, or has too many connections",
     504: "the request took too long",
 }
+T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -91,11 +93,18 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     return await _generate(body, request)
 
 
+async def _while_there(request: Request, work: Awaitable[T]) -> T:
+    """Do what comes before an answer, unless the client leaves or its time is over."""
+    call = call_of(request)
+    left = serving_of(request).settings.request_seconds - call.seconds()
+    return await while_connected(call, request.receive, work, left)
+
+
 async def _generate(body: ChatRequest | CompletionRequest, request: Request) -> Response:
     serving, call = serving_of(request), call_of(request)
     name, llm = serving.model(body.model, call)
     try:
-        questions = await questions_of(body, llm, serving.settings)
+        questions = await _while_there(request, questions_of(body, llm, serving))
         generation = Generation(
             body, questions, llm=llm, model=name, call=call, metrics=serving.metrics
         )
@@ -133,15 +142,17 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     """Return the token ids of a text or of messages."""
     serving = serving_of(request)
     name, llm = serving.model(body.model, call_of(request))
+    most = serving.settings.max_prompt_tokens
     if body.messages is not None and body.prompt is None:
         messages = [message.plain() for message in body.messages]
         size = size_of(messages)
-        ids = await encode(llm, messages, serving.settings, raw=False, size=size)
+        asked = encode(llm, messages, serving, raw=False, size=size, most=most)
     elif body.prompt is not None and body.messages is None:
         size = len(body.prompt)
-        ids = await encode(llm, body.prompt, serving.settings, raw=True, size=size)
+        asked = encode(llm, body.prompt, serving, raw=True, size=size, most=most)
     else:
         raise ApiError(400, "expected either prompt or messages", param="prompt")
+    ids = await _while_there(request, asked)
 
     def told() -> Response:
         return _json(
@@ -154,7 +165,7 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
             )
         )
 
-    return await to_thread.run_sync(told)
+    return await _while_there(request, serving.lanes.run(told, size=len(ids)))
 
 
 @router.post("/v1/detokenize", response_model=PlainText, responses=_TAKES)
@@ -169,7 +180,9 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
         if token >= size:
             message = f"token_ids[{index}] is {token}; expected ids in [0, {size})"
             raise ApiError(400, message, param="token_ids")
-    text = await to_thread.run_sync(llm.codec.decode, body.token_ids)
+    decoding = functools.partial(llm.codec.decode, body.token_ids)
+    lane = serving.lanes.run(decoding, size=len(body.token_ids))
+    text = await _while_there(request, lane)
     return _json(PlainText(model=name, text=text))
 
 

@@ -11,6 +11,7 @@ from fastapi import Request
 from fastdllm.llm import LLM
 from fastdllm.serve.connection import Call
 from fastdllm.serve.errors import ApiError
+from fastdllm.serve.lanes import Lanes
 from fastdllm.serve.metrics import Metrics
 from fastdllm.serve.responses import Model, ModelFacts
 from fastdllm.serve.settings import Settings
@@ -29,6 +30,7 @@ class Serving:
         self.models = MappingProxyType(dict(models))
         self.settings = settings
         self.metrics = Metrics(self.models)
+        self.lanes = Lanes()
         self.draining = False
         self.calls: set[Call] = set()
         self._created = int(time.time())

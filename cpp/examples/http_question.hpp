@@ -6,8 +6,11 @@
 #include <charconv>
 #include <fastdllm/llm.hpp>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
+
+#include "http_names.hpp"
 
 namespace http {
 
@@ -30,29 +33,30 @@ inline void set_error(httplib::Response& response, int status, const std::string
 /// What httplib refuses by itself has no text yet.
 inline void explain(const httplib::Request& request, httplib::Response& response) {
   if (!response.body.empty()) return;
-  // httplib takes less of a form, which is what curl -d sends unless told otherwise.
-  const bool form =
-      request.get_header_value("Content-Type").starts_with("application/x-www-form-urlencoded");
-  const std::size_t most = form ? CPPHTTPLIB_FORM_URL_ENCODED_PAYLOAD_MAX_LENGTH : largest_body;
   const bool too_large = response.status == 413;
   set_error(response, response.status,
-            too_large ? "the body is larger than " + std::to_string(most) + " bytes" +
-                            (form ? "; send it as application/json" : "")
+            too_large ? "the body is larger than " + std::to_string(largest_body) + " bytes"
                       : request.method + " " + request.path + " failed");
 }
 
 /// Before the body is read: httplib limits a body only by its Content-Length, neither one that
-/// comes without it nor what it unpacks.
+/// comes without it nor what it unpacks. allowed: names beside those of this machine.
 inline httplib::Server::HandlerResponse admit(const httplib::Request& request,
-                                              httplib::Response& response) {
+                                              httplib::Response& response,
+                                              const std::set<std::string>& allowed) {
   const bool posts = request.method == "POST";
-  if (!posts && request.method != "GET" && request.method != "HEAD") {
+  if (const Refusal refusal = check_names(request, allowed); refusal.status != 0) {
+    set_error(response, refusal.status, refusal.message);
+  } else if (!posts && request.method != "GET" && request.method != "HEAD") {
     set_error(response, 405, "the method is not served; expected GET or POST");
   } else if (request.has_header("Content-Encoding")) {
     set_error(response, 415, "Content-Encoding is not served; send the body as it is");
   } else if (request.has_header("Transfer-Encoding") ||
              (posts && !request.has_header("Content-Length"))) {
     set_error(response, 411, "the body has no known length; send Content-Length");
+  } else if (posts && !is_json(request)) {
+    set_error(response, 415,
+              "the body is not declared as JSON; send Content-Type: application/json");
   } else {
     // Answers are always whole, which httplib has no setting for.
     const_cast<httplib::Request&>(request).ranges.clear();

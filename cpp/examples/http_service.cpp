@@ -1,5 +1,6 @@
 // A small text service: http_service PACKAGE [--host 127.0.0.1] [--port 8080] [--threads 0]
 //                       [--max-batch 8] [--max-waiting 16] [--grace-seconds 10]
+//                       [--allowed-host NAME ...]
 //
 //   GET  /health    {"status": "ok", ...}
 //   POST /generate  {"prompt": TEXT or "messages": [{"role", "content"}, ...], "stop": TEXT or a
@@ -7,6 +8,9 @@
 //                   name}. The answer is JSON, or with "stream" server-sent events: one for each
 //                   pass (what was committed, and the text that became final), then the completion,
 //                   then [DONE].
+// A body is declared as application/json. At a loopback address the Host is localhost, 127.0.0.1,
+// [::1] or a name of --allowed-host (which may come again), and the Origin, if there is one, this
+// service's own or of such a name: pages of other servers get 403.
 //
 // Errors are {"error": MESSAGE}: 400 what was asked cannot be honoured, 503 too many are waiting.
 // One that comes up during a pass is the answer's "error", since the answer has begun by then. A
@@ -27,6 +31,7 @@
 #include <iostream>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "http_question.hpp"
@@ -88,7 +93,8 @@ class Channel {
 
 class Service {
  public:
-  Service(fastdllm::LLM llm, std::size_t connections) : llm_(std::move(llm)) {
+  Service(fastdllm::LLM llm, std::size_t connections, std::set<std::string> allowed)
+      : llm_(std::move(llm)), allowed_(std::move(allowed)) {
     server_.new_task_queue = [connections] { return new httplib::ThreadPool(connections); };
     server_.set_keep_alive_max_count(1);  // a connection that only waits would hold a thread
     server_.set_keep_alive_timeout(2);
@@ -111,7 +117,10 @@ class Service {
         http::set_error(response, 500, problem.what());
       }
     });
-    server_.set_pre_routing_handler(http::admit);
+    server_.set_pre_routing_handler(
+        [this](const httplib::Request& request, httplib::Response& response) {
+          return http::admit(request, response, allowed_);
+        });
     server_.set_error_handler(httplib::Server::Handler(http::explain));
   }
 
@@ -212,6 +221,7 @@ class Service {
   }
 
   fastdllm::LLM llm_;
+  std::set<std::string> allowed_;  // names
   httplib::Server server_;
   std::atomic<bool> gives_up_ = false;
   std::mutex mutex_;
@@ -226,8 +236,15 @@ int main(int argc, char** argv) try {
   std::map<std::string, std::string> settings{{"--host", "127.0.0.1"}, {"--port", "8080"},
                                               {"--threads", "0"},      {"--max-batch", "8"},
                                               {"--max-waiting", "16"}, {"--grace-seconds", "10"}};
+  std::set<std::string> allowed;
   for (int i = 2; i < argc; i += 2) {
     const std::string name = argv[i];
+    if (name == "--allowed-host" && i + 1 < argc) {
+      const auto host = http::read_host(argv[i + 1]);
+      if (!host || host->port >= 0) http::reject("--allowed-host is no name or address");
+      allowed.insert(host->name);
+      continue;
+    }
     if (!settings.contains(name) || i + 1 == argc) http::reject(name + " is no option");
     settings[name] = argv[i + 1];
   }
@@ -251,7 +268,7 @@ int main(int argc, char** argv) try {
   // A thread for each request that the engine takes on, and more to say that there is no more room
   // and for clients that are slow to ask.
   const auto connections = static_cast<std::size_t>(limits.max_batch + limits.max_waiting + 64);
-  Service service(std::move(llm), connections);
+  Service service(std::move(llm), connections, std::move(allowed));
   return service.run(settings["--host"], port, signals, grace);
 } catch (const std::exception& problem) {
   std::cerr << "http_service: " << problem.what() << '\n';

@@ -26,6 +26,7 @@ from conftest import PackageOf
 from programs import ENVIRONMENT, program
 from test_cli import OTHER_QUESTION, QUESTION
 
+JSON = {"Content-Type": "application/json"}
 # Some seconds of work: as many passes as tokens, none of them cached.
 LONG = {
     "prompt": QUESTION,
@@ -56,7 +57,7 @@ class Service:
     def ask(self, method: str, path: str, body: str | bytes | None = None) -> tuple[int, Any]:
         """Return the status and the JSON of a short request."""
         with contextlib.closing(self.connect()) as connection:
-            connection.request(method, path, body)
+            connection.request(method, path, body, JSON)
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
 
@@ -66,7 +67,7 @@ class Service:
     def open(self, **fields: Any) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         """Ask, and do not wait for more than the answer's beginning."""
         connection = self.connect()
-        connection.request("POST", "/generate", json.dumps(fields))
+        connection.request("POST", "/generate", json.dumps(fields), JSON)
         return connection, connection.getresponse()
 
     def stream(self, **fields: Any) -> list[Any]:
@@ -257,14 +258,104 @@ def test_what_is_not_there_or_too_large_is_json_too(service: Service) -> None:
     assert (status, answer["error"]) == (413, "the body is larger than 1048576 bytes")
 
 
-def test_a_form_that_is_too_large_is_told_what_to_be(service: Service) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [
+        None,
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/json; charset=latin-1",
+        "application/jsonx",
+    ],
+)
+def test_a_body_that_is_not_declared_as_json_is_refused(kind: str | None, service: Service) -> None:
     with contextlib.closing(service.connect()) as connection:
-        form = {"Content-Type": "application/x-www-form-urlencoded"}
-        connection.request("POST", "/generate", b" " * 10_000, form)
+        body = json.dumps({"prompt": "x", "max_new_tokens": 1})
+        connection.request("POST", "/generate", body, {"Content-Type": kind} if kind else {})
         answer = connection.getresponse()
 
-        assert answer.status == 413
-        assert "8192 bytes; send it as application/json" in json.loads(answer.read())["error"]
+        assert answer.status == 415
+        assert "application/json" in json.loads(answer.read())["error"]
+
+
+def test_json_may_be_declared_in_every_way(service: Service) -> None:
+    for kind in (
+        "application/json",
+        "Application/JSON; charset=utf-8",
+        'application/json;charset="UTF-8"',
+    ):
+        with contextlib.closing(service.connect()) as connection:
+            body = json.dumps({"prompt": "x", "max_new_tokens": 1})
+            connection.request("POST", "/generate", body, {"Content-Type": kind})
+            assert connection.getresponse().status == 200
+
+
+def status_of(service: Service, start: str, *headers: str) -> int:
+    """Return the status of a request with these headers and no others."""
+    body = json.dumps({"prompt": "x", "max_new_tokens": 1}) if start.startswith("POST") else ""
+    lines = [f"{start} HTTP/1.1", *headers, f"Content-Length: {len(body)}"]
+    lines += ["Content-Type: application/json", "Connection: close", "", body]
+    with socket.create_connection(("127.0.0.1", service.port), 30) as client:
+        client.sendall("\r\n".join(lines).encode())
+        return int(client.recv(4096)[9:12])
+
+
+POST, HEALTH = "POST /generate", "GET /health"
+
+
+def test_a_loopback_address_goes_by_the_names_of_this_machine(service: Service) -> None:
+    for name in ("localhost", "LOCALHOST", "localhost.", "127.0.0.1", "[::1]"):
+        for port in ("", ":1", f":{service.port}"):
+            assert status_of(service, POST, f"Host: {name}{port}") == 200
+    for name in ("evil.example", "localhost.evil.example", "127.0.0.2", "0.0.0.0", "[::2]:80"):
+        for start in (POST, HEALTH, "HEAD /health", "OPTIONS /generate", "GET /nowhere"):
+            assert status_of(service, start, f"Host: {name}") == 403
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        ("Host:",),
+        ("Host: localhost", "Host: localhost"),
+        ("Host: localhost", "Host: evil.example"),
+        ("Host: localhost, evil.example",),
+        ("Host: evil.example@localhost",),
+        ("Host: localhost:x",),
+        ("Host: localhost:",),
+        ("Host: localhost:99999",),
+        ("Host: localhost..",),
+        ("Host: [localhost]",),
+        ("Host: [::1",),
+        ("Host: ::1",),
+    ],
+)
+def test_a_host_that_is_no_name_is_refused(lines: tuple[str, ...], service: Service) -> None:
+    assert status_of(service, POST, *lines) == 400
+    assert status_of(service, HEALTH, *lines) == 400
+
+
+def test_a_page_of_another_server_gets_nothing_done(service: Service) -> None:
+    host = f"Host: localhost:{service.port}"
+    own = f"Origin: http://localhost:{service.port}"
+    assert status_of(service, POST, host, own) == 200
+    for origin in ("http://evil.example", "null", "http://localhost:1", "file://", "https://"):
+        assert status_of(service, POST, host, f"Origin: {origin}") == 403
+        assert status_of(service, "OPTIONS /generate", host, f"Origin: {origin}") == 403
+    assert status_of(service, POST, host, own, own) == 403
+    assert status_of(service, HEALTH, host, "Origin: http://evil.example") == 200
+
+
+def test_names_may_be_allowed(package_of: PackageOf) -> None:
+    allowed = ("--allowed-host", "LLM.example.org.", "--allowed-host", "10.1.2.3")
+    with running(package_of("tiny_math"), *allowed) as service:
+        assert status_of(service, POST, "Host: llm.example.org:8443") == 200
+        assert status_of(service, POST, "Host: 10.1.2.3") == 200
+        assert status_of(service, POST, "Host: localhost") == 200
+        assert status_of(service, POST, "Host: example.org") == 403
+        page = "Origin: https://llm.example.org"
+        assert status_of(service, POST, "Host: localhost", page) == 200
 
 
 def test_a_body_of_very_many_fields_is_answered_at_once(service: Service) -> None:
@@ -298,7 +389,9 @@ def test_a_body_whose_length_is_not_known_is_refused(
 ) -> None:
     length = f"Content-Length: {len(body)}\r\n" if status == 415 else ""
     with socket.create_connection(("127.0.0.1", service.port), 10) as client:
-        client.sendall(f"POST /generate HTTP/1.1\r\n{head}\r\n{length}\r\n".encode() + body)
+        client.sendall(
+            f"POST /generate HTTP/1.1\r\nHost: localhost\r\n{head}\r\n{length}\r\n".encode() + body
+        )
         assert client.recv(4096).startswith(f"HTTP/1.1 {status} ".encode())
 
 
@@ -420,6 +513,8 @@ def test_an_idle_service_ends_at_once(package_of: PackageOf) -> None:
         ((), "usage: http_service PACKAGE"),
         (("/nowhere",), "no such package folder"),
         (("{package}", "--port"), "--port is no option"),
+        (("{package}", "--allowed-host", "a:80"), "--allowed-host is no name"),
+        (("{package}", "--allowed-host"), "--allowed-host is no option"),
         (("{package}", "--colour", "red"), "--colour is no option"),
         (
             ("{package}", "--port", "99999"),

@@ -28,6 +28,13 @@ _OF_REQUESTS: Refused = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "top_logprobs": (0,),
+    "repetition_penalty": (1,),
+    "length_penalty": (1,),
+    "min_tokens": (0,),
+    "use_beam_search": (False,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "include_stop_str_in_output": (False,),
     "best_of": (1,),
     "audio": (),
     "modalities": (["text"],),
@@ -44,6 +51,10 @@ _OF_MESSAGES: Refused = {
     "annotations": ([],),
 }
 
+_WHY = {
+    "top_logprobs": "; a token's own probability is kept, those of others are not",
+}
+_NEUTRAL = {"top_k": -1}  # values of options that ask for nothing elsewhere
 _MOST_MESSAGES = 4096  # of a conversation, and parts of a message
 _MOST_PROMPTS = 1024
 
@@ -59,6 +70,18 @@ def _biases(given: Any) -> Any:
             raise PydanticCustomError(
                 "logit_bias", "{key} is no token id", {"key": ascii(key)[:20]}
             )
+    return given
+
+
+def _own_alone(given: Any) -> Any:
+    """Refuse to tell of tokens that were not chosen."""
+    if type(given) is int and given > 0:
+        raise PydanticCustomError(
+            "logprobs",
+            "logprobs is {given}; expected 0: a token's own probability is kept, those of others"
+            " are not",
+            {"given": given if given < 10**9 else "too large"},
+        )
     return given
 
 
@@ -82,10 +105,12 @@ class Body(BaseModel):
         taken: dict[str, Any] = {}
         for name, value in given.items():
             if name in cls.model_fields:
-                taken[name] = value
+                if not (name in _NEUTRAL and _same(value, _NEUTRAL[name])):
+                    taken[name] = value
             elif name in cls.refused:
                 if value is not None and not any(_same(value, one) for one in cls.refused[name]):
-                    raise _refusal(name, "this server cannot honour {name}; leave it out")
+                    why = _WHY.get(name, "")
+                    raise _refusal(name, "this server cannot honour {name}; leave it out" + why)
             else:
                 near = difflib.get_close_matches(name, cls.model_fields, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
@@ -189,7 +214,7 @@ class GenerationBody(OptionFields):
     n: Annotated[int, Field(ge=1, le=1024)] | None = 1
     stop: (
         Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(fail_fast=True, max_length=4)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(fail_fast=True, max_length=64)]
         | None
     ) = None
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
@@ -242,7 +267,7 @@ class CompletionRequest(GenerationBody):
     )
     suffix: Text | None = Field(None, description="text behind the answer; not with stream")
     echo: bool | None = False
-    logprobs: Annotated[int, Field(ge=0, le=0)] | None = Field(
+    logprobs: Annotated[int, Field(ge=0, le=0), BeforeValidator(_own_alone)] | None = Field(
         None, description="0: of the answer's tokens; there are no others to tell"
     )
 

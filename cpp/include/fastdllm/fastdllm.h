@@ -92,7 +92,7 @@ FASTDLLM_API const char* fastdllm_remasking_name(fastdllm_remasking remasking);
 FASTDLLM_API const char* fastdllm_stop_at_name(fastdllm_stop_at stop_at);
 FASTDLLM_API const char* fastdllm_finish_reason_name(fastdllm_finish_reason reason);
 
-/* The library's version, "0.1.0". Static. */
+/* The library's version, "0.2.0". Static. */
 FASTDLLM_API const char* fastdllm_version(void);
 
 /* --- options ------------------------------------------------------------------------------- */

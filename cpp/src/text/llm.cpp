@@ -17,7 +17,7 @@ struct TextRequest::State {
         DoneCallback done);
 
   // Submits it. Errors: those of Engine::submit().
-  static TextRequest start(std::shared_ptr<State> state, Engine& engine,
+  static TextRequest start(const std::shared_ptr<State>& state, Engine& engine,
                            std::span<const std::int32_t> ids, const GenerationConfig& config);
   bool take(const CommitEvent& commit);
   void finish();
@@ -61,7 +61,7 @@ TextRequest::State::State(std::shared_ptr<const TextCodec> shared, const Package
       on_text(std::move(callback)),
       on_done(std::move(done)) {}
 
-TextRequest TextRequest::State::start(std::shared_ptr<State> state, Engine& engine,
+TextRequest TextRequest::State::start(const std::shared_ptr<State>& state, Engine& engine,
                                       std::span<const std::int32_t> ids,
                                       const GenerationConfig& config) {
   CommitCallback on_commit;
@@ -176,7 +176,7 @@ struct LLM::State {
     auto request =
         std::make_shared<TextRequest::State>(codec, engine.package(), std::ssize(ids), config,
                                              options, std::move(on_text), std::move(on_done));
-    return TextRequest::State::start(std::move(request), engine, ids, config);
+    return TextRequest::State::start(request, engine, ids, config);
   }
 };
 

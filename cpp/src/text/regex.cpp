@@ -77,7 +77,7 @@ class Matcher {
 
   Outcome match_at(std::size_t begin) {
     int found = run(begin, context_, 0);
-    for (std::uint64_t limit = free_steps * 16; is_limit(found); limit *= 16) {
+    for (std::uint64_t limit = std::uint64_t{free_steps} * 16; is_limit(found); limit *= 16) {
       if (budget_ < limit) return Outcome::too_many_steps;
       budget_ -= limit;
       const auto larger =

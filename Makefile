@@ -17,7 +17,7 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
 .PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types format system clean
 .PHONY: bench bench-short bench-paper bench-gpu
 .PHONY: docs tidy release
-.PHONY: test-aarch64 system-aarch64 wheels test-wheels test-scale system-browser test-install
+.PHONY: test-aarch64 system-aarch64 wheels test-wheels test-scale system-browser test-install test-lowest
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
 
@@ -25,7 +25,7 @@ test: lint test-cpp test-sanitize test-python types
 	@echo "all checks passed"
 
 # What needs another compiler, processor (by qemu) or large packages too. CI runs test, test-aarch64, test-scale and test-install.
-test-all: test test-sanitize-thread test-clang test-fuzz test-aarch64 test-wheels test-scale test-install
+test-all: test test-sanitize-thread test-clang test-fuzz test-aarch64 test-wheels test-scale test-install test-lowest
 
 # --- set-up -----------------------------------------------------------------------------------
 # Debian packages that are missing, where this user may install them.
@@ -144,6 +144,10 @@ test-scale: $(VENV)/.scale | system-browser
 # As it reaches a user: pip install of a clone and of the sdist, other CMake projects, all without .deps and ccache.
 test-install: $(VENV)/.tools
 	$(BIN)/python -m pytest -p no:cacheprovider tests/install
+
+# The lowest versions that pyproject.toml admits, in an environment of their own.
+test-lowest: $(STAMP)
+	tests/install/lowest.sh $(BIN)/python build/lowest "$(TORCH)"
 
 # Needs a GPU and TensorRT, see tests/gpu/README.md.
 GPU_BACKEND ?= tensorrt

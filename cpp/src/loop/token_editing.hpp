@@ -1,4 +1,4 @@
-// Token editing (LLaDA2.1): a pass overwrites tokens of its range where it is sure of another.
+// Token editing: a pass overwrites tokens of its range where it is sure of another.
 #pragma once
 
 #include <cstddef>

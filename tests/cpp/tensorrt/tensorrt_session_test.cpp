@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <future>
 #include <numeric>
 
 #include "fixture.hpp"
@@ -91,11 +92,9 @@ TEST_F(TensorRtSession, DecodesAWholeModelAsOnnxRuntimeDoes) {
   }
   EXPECT_GT(fake_cuda::state().counts.copies_on_device, 0) << "no runs were shared";
 
-  // Alone, a token per pass: the steps of a block have one shape, which is replayed. In a full
-  // batch others come and go with nearly every pass.
-  fake_cuda::state().counts.graph_launches = 0;
+  // Alone, so that its steps follow each other: side by side, they may all alternate.
+  const Ids prompt = prompt_of(20);
   config.threshold.reset();
-  const Ids prompt{1, 40, 7, 300};
   EXPECT_EQ(on_gpu.generate(prompt, config).token_ids, plain.generate(prompt, config).token_ids);
   EXPECT_GT(fake_cuda::state().counts.graph_launches, 0);
 }
@@ -239,7 +238,15 @@ TEST_F(TensorRtSession, RequestsShareRunsAsFarAsTheEngineGoes) {
   use(scripted_package(), {.batch = 3});
   Engine made = engine({.max_batch = 8});
   std::vector<Request> requests;
-  for (int i = 0; i < 8; ++i) requests.push_back(made.submit(prompt_of(20), slow(32)));
+  // The first one waits for the others, so that they run side by side however fast a pass is.
+  std::promise<void> all_are_there;
+  const std::shared_future<void> others = all_are_there.get_future().share();
+  requests.push_back(made.submit(prompt_of(20), slow(32), [&](const CommitEvent&) {
+    others.wait();
+    return true;
+  }));
+  while (std::ssize(requests) < 8) requests.push_back(made.submit(prompt_of(20), slow(32)));
+  all_are_there.set_value();
   for (const Request& request : requests) EXPECT_EQ(request.result().token_ids.size(), 32U);
   std::int64_t most = 0;
   for (const RecordedPass& pass : scripted->passes) most = std::max(most, pass.batch);

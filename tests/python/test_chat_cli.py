@@ -62,7 +62,7 @@ def package_with_template(package: Path, folder: Path, template: str | None) -> 
     folder.mkdir()
     for file in package.iterdir():
         if file.name not in ("fastdllm.json", "chat_template.jinja"):
-            (folder / file.name).symlink_to(file)
+            (folder / file.name).hardlink_to(file)
     metadata = read_metadata(package)
     entry = metadata["files"].pop("chat_template.jinja")
     if template is None:

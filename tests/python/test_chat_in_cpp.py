@@ -29,7 +29,7 @@ def package_with(template: str, package: Path, folder: Path) -> Path:
     """Return a package like another with a chat template of its own."""
     folder.mkdir()
     for file in package.iterdir():
-        (folder / file.name).symlink_to(file)
+        (folder / file.name).hardlink_to(file)
     metadata = read_metadata(package)
     metadata["tokenizer"]["chat_format"], reason = derive_chat_format(template, TOKENS)
     assert reason is None

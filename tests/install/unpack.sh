@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Unpacks the tar.gz in FOLDER, moves what was in it to TARGET, and looks at it as a user's machine
 # would: nothing in it may point back to where it was built. Prints the libraries' sizes.
-# usage: unpack.sh FOLDER TARGET BUILD
+# An older version's archive may lie beside it in a build folder that was used before.
+# usage: unpack.sh FOLDER TARGET BUILD VERSION
 set -euo pipefail
-folder=$1 target=$2 build=$3
+folder=$1 target=$2 build=$3 version=$4
 
 fail() { echo "unpack.sh: $1" >&2; exit 1; }
 
-archives=("$folder"/fastdllm-*.tar.gz)
-[ ${#archives[@]} = 1 ] && [ -e "${archives[0]}" ] || fail "expected one tar.gz in $folder, found: ${archives[*]}"
+archives=("$folder/fastdllm-$version"-*.tar.gz)
+[ ${#archives[@]} = 1 ] && [ -e "${archives[0]}" ] || fail "expected one tar.gz of $version in $folder, found: ${archives[*]}"
 archive=${archives[0]}
 [ "$(stat -c %s "$archive")" -lt 20000000 ] || fail "$archive is larger than 20 MB"
 

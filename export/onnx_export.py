@@ -23,6 +23,7 @@ from fastdllm.export.joined import (
     drop_unused,
     join_norms,
 )
+from fastdllm.export.steady import steady_rows
 
 OPSETS = (23, 20)
 HEADS = ("token_ids", "confidence", "complement", "second_confidence", "entropy", "logits")
@@ -120,6 +121,8 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
     if join:
         join_norms(graph_model)
         drop_unused(graph_model)
+    if dtype == torch.float32:
+        steady_rows(graph_model)
     expand_experts(graph_model, "dense" if dtype == torch.float16 else "dispatch")
     cut_present(graph_model, spec)
     widen_mask(graph_model)

@@ -98,6 +98,7 @@ def attend_by_tiles(model: ir.Model) -> None:
     none = tape.node("Equal", [cached, tape.integers([0])])
     tiled = tape.node("And", [seen, tape.node("Squeeze", [none])])
     graph.insert_before(graph[0], tape.nodes)
+    _gather_given_rows(graph, mask)
     for index, node in enumerate(attentions):
         choice = ir.Node(
             "",
@@ -105,7 +106,7 @@ def attend_by_tiles(model: ir.Model) -> None:
             [tiled],
             [
                 ir.AttrGraph("then_branch", _by_tiles(node, f"tiles.{index}")),
-                ir.AttrGraph("else_branch", _by_scores(node, f"scores.{index}")),
+                ir.AttrGraph("else_branch", _by_scores(node, f"scores.{index}", mask)),
             ],
             num_outputs=3,
             name=f"attention.{index}",
@@ -115,6 +116,23 @@ def attend_by_tiles(model: ir.Model) -> None:
             ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         graph.insert_before(node, choice)
         graph.remove(node)
+
+
+def _gather_given_rows(graph: ir.Graph, mask: ir.Value) -> None:
+    """Let the last layer, which gathers wanted rows of the mask, take the one row where it has one.
+
+    So the mask is never expanded to a row per fed row outside of _by_scores.
+    """
+    for gather in [node for node in graph if node.op_type == "GatherElements"]:
+        rows, wanted = gather.inputs
+        source = rows.producer() if rows is not None else None
+        if source is None or source.inputs[0] is not mask:
+            continue
+        tape = _Tape("mask_rows")
+        count = tape.node("Shape", [mask], {"start": 2, "end": 3})
+        last = tape.node("Sub", [count, tape.integers([1])])
+        gather.replace_input_with(1, tape.node("Min", [wanted, last]))
+        graph.insert_before(gather, tape.nodes)
 
 
 def _by_tiles(node: ir.Node, name: str) -> ir.Graph:
@@ -133,11 +151,17 @@ def _by_tiles(node: ir.Node, name: str) -> ir.Graph:
     return ir.Graph([], outputs, nodes=tape.nodes, name=name)
 
 
-def _by_scores(node: ir.Node, name: str) -> ir.Graph:
+def _by_scores(node: ir.Node, name: str, mask: ir.Value) -> ir.Graph:
     """Give the node as it was traced, with numbers to add to the scores in place of the mask."""
     tape = _Tape(name)
+    seen = node.inputs[MASK]
+    if seen is mask:  # it may have one row for all fed rows
+        rows = tape.node("Shape", [node.inputs[0]], {"start": 1, "end": 2})
+        one = tape.integers([1])
+        shape = tape.node("Concat", [one, one, rows, one], {"axis": 0})
+        seen = tape.node("Expand", [mask, shape])
     shown, hidden = tape.number(0.0), tape.number(float(torch.finfo(torch.float32).min))
-    bias = tape.node("Where", [node.inputs[MASK], shown, hidden])
+    bias = tape.node("Where", [seen, shown, hidden])
     inputs = [bias if index == MASK else value for index, value in enumerate(node.inputs)]
     same = ir.Node(CONTRIB, node.op_type, inputs, list(node.attributes.values()), num_outputs=3)
     for old, new in zip(node.outputs, same.outputs, strict=True):

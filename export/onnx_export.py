@@ -125,9 +125,10 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
         steady_rows(graph_model)
     expand_experts(graph_model, "dense" if dtype == torch.float16 else "dispatch")
     cut_present(graph_model, spec)
-    widen_mask(graph_model)
-    if join:  # behind widen_mask: the mask as it is given tells whether anything is hidden
+    if join:  # a mask of one row stays one: a row per fed row would grow with their square
         attend_by_tiles(graph_model)
+    else:
+        widen_mask(graph_model)
     name_dimensions(graph_model, spec)
     strip_metadata(graph_model)
     return graph_model

@@ -49,6 +49,44 @@ def test_attention_chooses_between_tiles_and_scores() -> None:
         assert [value is None for value in scored.inputs] == [False] * 3 + [True] * 2 + [False] * 3
 
 
+def test_a_mask_of_one_row_is_expanded_only_beside_scores() -> None:
+    """A row per fed row would take memory by the square of the context in a refresh."""
+    model = traced()
+
+    mask = model.graph.inputs[2]
+    widened = [use.node for use in mask.uses() if use.node.op_type == "Expand"]
+    assert len(widened) == SMALL["n_layers"] - 1  # the last layer gathers its rows
+    assert not any(node.graph is model.graph for node in widened)
+
+
+@pytest.mark.parametrize("cached", [0, 5])
+@pytest.mark.parametrize("hidden", [0, 3])
+def test_a_mask_of_one_row_means_the_same_for_every_row(
+    cached: int, hidden: int, tmp_path: Path
+) -> None:
+    package = export_package(write_checkpoint(tmp_path / "checkpoint"), tmp_path / "package")
+    session = validate.open_graph(package / "model.onnx")
+    numbers = np.random.default_rng(1)
+    one = np.ones((2, 1, 1, cached + 9), dtype=bool)
+    one[..., numbers.permutation(cached + 9)[:hidden]] = False
+    feed: dict[str, Any] = {
+        "input_ids": numbers.integers(0, 60, (2, 9)),
+        "position_ids": numbers.permuted(np.tile(np.arange(9), (2, 1)), axis=1),
+        "logit_indices": numbers.integers(0, 9, (2, 4)),
+        "present_length": np.array([cached + 9]),
+    }
+    for past in session.get_inputs():
+        if past.name.startswith("past"):
+            shape = (2, past.shape[1], cached, past.shape[3])
+            feed[past.name] = numbers.standard_normal(shape).astype(np.float32)
+
+    of_one = session.run(None, feed | {"attention_mask": one})
+    of_all = session.run(None, feed | {"attention_mask": one.repeat(9, axis=2)})
+
+    for output, ours, theirs in zip(session.get_outputs(), of_one, of_all, strict=True):
+        assert np.array_equal(ours, theirs), output.name
+
+
 def test_sums_are_normalized_where_they_are_made() -> None:
     found = operators(traced().graph)
 

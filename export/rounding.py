@@ -5,7 +5,7 @@ of it: a fixed limit either refuses sound packages or takes broken ones. So the 
 On the same inputs and with the same stored weights, torch computes once as the precision says and
 once in float32 without rounding any activation. What lies between the two is what rounding does to
 this model. The graph rounds at about as many places, so it lies about as far from the float32
-result (measured: 0.5 to 1.4 times as far); a fault lies as far away as the numbers are large.
+result (measured: rows 0.5 to 1.4 times as far); a fault lies as far away as the numbers are large.
 
 Per output:
 

@@ -1,6 +1,7 @@
 // A command line: a table of options says what is read, and is the help.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <stdexcept>
 #include <string>

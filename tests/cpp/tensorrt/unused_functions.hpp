@@ -3,6 +3,7 @@
 
 #include <NvInferRuntime.h>
 
+#include <cstdint>
 #include <cstdlib>
 
 namespace fake_nvinfer {

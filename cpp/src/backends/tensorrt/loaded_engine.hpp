@@ -1,6 +1,7 @@
 // An engine in memory, and what it says of its tensors and profiles.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>

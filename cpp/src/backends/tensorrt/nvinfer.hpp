@@ -3,6 +3,7 @@
 
 #include <NvInferRuntime.h>
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>

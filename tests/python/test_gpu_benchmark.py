@@ -125,7 +125,7 @@ def test_a_package_that_is_not_there_is_told_in_one_line(
     assert run(monkeypatch, "--package", tmp_path / "none") == 1
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"gpu: error: {tmp_path / 'none' / 'fastdllm.json'}: not readable")
+    assert line.startswith(f"gpu: error: {tmp_path / 'none' / 'fastdllm.json'}: missing")
     assert "--dry-run" not in line
 
 

@@ -2,9 +2,9 @@
 // the whole vocabulary, by selection as the engine has it, and the whole proposal of tokens.
 //
 //     g++ -O3 -std=c++20 -ffp-contract=off -Icpp/src -Icpp/include -Itests/cpp -o
-//     /tmp/token_sampling
+//     build/token_sampling
 //         benchmarks/token_sampling.cpp cpp/src/rules/sampling.cpp cpp/src/rules/token_filter.cpp
-//     /tmp/token_sampling
+//     build/token_sampling
 //
 // Milliseconds per pass, the median of 5; normal logits of a small and a large spread, for rows
 // that are hardly and that are nearly decided.

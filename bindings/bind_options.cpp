@@ -1,6 +1,8 @@
 // The table of options in Python, and what options of several structs have in common.
 #include "option_values.hpp"
 
+#include "threads.hpp"
+
 namespace nb = nanobind;
 using namespace nb::literals;
 
@@ -93,18 +95,37 @@ nb::object get_item(nb::handle self, const std::string& key) {
 
 }  // namespace
 
+std::string repr_of(nb::handle value) {
+  return nb::cast<std::string>(kept([&] { return nb::repr(value); }));
+}
+
+nb::object integer_from(nb::handle value) {
+  const nb::object number = nb::steal(kept([&] { return PyNumber_Index(value.ptr()); }));
+  if (!number.is_valid()) PyErr_Clear();
+  return number;
+}
+
+bool read_number(double& number, nb::handle value) {
+  number = kept([&] { return PyFloat_AsDouble(value.ptr()); });
+  if (PyErr_Occurred() == nullptr) return true;
+  PyErr_Clear();
+  return false;
+}
+
+bool read_integer(std::int64_t& number, nb::handle value) {
+  const nb::object exact = integer_from(value);
+  return exact.is_valid() && nb::try_cast<std::int64_t>(exact, number);
+}
+
 // nanobind would not say what is wrong with a negative seed.
 bool read_seed(std::uint64_t& seed, nb::handle value, std::string_view name) {
-  const nb::object number = nb::steal(PyNumber_Index(value.ptr()));
-  if (!number.is_valid()) {
-    PyErr_Clear();
-    return false;
-  }
+  const nb::object number = integer_from(value);
+  if (!number.is_valid()) return false;
   seed = PyLong_AsUnsignedLongLong(number.ptr());
   if (PyErr_Occurred() != nullptr) {
     PyErr_Clear();
-    throw Error(ErrorCode::bad_config, concat(name, " is ", nb::cast<std::string>(nb::str(value)),
-                                              "; expected an integer in [0, 2**64)"));
+    throw Error(ErrorCode::bad_config,
+                concat(name, " is ", repr_of(number), "; expected an integer in [0, 2**64)"));
   }
   return true;
 }
@@ -117,20 +138,19 @@ bool read_ids(std::vector<std::int32_t>& ids, nb::handle value, std::string_view
 
 // Ascending ids, so that equal mappings are equal options. Ids as decimal strings come from JSON.
 bool read_biases(Biases& biases, nb::handle value, std::string_view name) {
-  if (PyMapping_Check(value.ptr()) == 0 || !nb::hasattr(value, "keys")) return false;
+  if (PyMapping_Check(value.ptr()) == 0) return false;
+  if (kept([&] { return PyObject_HasAttrString(value.ptr(), "keys"); }) == 0) return false;
   nb::dict given;
-  given.update(value);
+  kept([&] { given.update(value); });
   std::vector<double> numbers;
   nb::list ids;
   for (const auto& [key, bias] : given) {
     nb::object id = nb::borrow(key);
     if (nb::isinstance<nb::str>(key)) {
-      id = nb::steal(PyNumber_Long(key.ptr()));
+      id = nb::steal(kept([&] { return PyNumber_Long(key.ptr()); }));
       if (!id.is_valid()) PyErr_Clear();
     }
-    if (!id.is_valid() || !nb::try_cast<double>(nb::borrow(bias), numbers.emplace_back())) {
-      return false;
-    }
+    if (!id.is_valid() || !read_number(numbers.emplace_back(), bias)) return false;
     ids.append(id);
   }
   const std::vector<std::int32_t> tokens = ids_from(ids, name);
@@ -145,7 +165,7 @@ bool read_path(std::string& path, nb::handle value) {
     path.clear();
     return true;
   }
-  const nb::object text = nb::steal(PyOS_FSPath(value.ptr()));
+  const nb::object text = nb::steal(kept([&] { return PyOS_FSPath(value.ptr()); }));
   if (!text.is_valid()) {
     PyErr_Clear();
     return false;

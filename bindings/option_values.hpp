@@ -56,7 +56,15 @@ nanobind::object to_python(const Row& row, const Value& value) {
   }
 }
 
+// Values may be objects whose conversion is Python code: a thread that Python ends there stays, it
+// must not unwind through nanobind.
+
+[[nodiscard]] std::string repr_of(nanobind::handle value);
+/// An int; not valid for what is none.
+[[nodiscard]] nanobind::object integer_from(nanobind::handle value);
 /// False: not of the type.
+[[nodiscard]] bool read_number(double& number, nanobind::handle value);
+[[nodiscard]] bool read_integer(std::int64_t& number, nanobind::handle value);
 [[nodiscard]] bool read_seed(std::uint64_t& seed, nanobind::handle value, std::string_view name);
 [[nodiscard]] bool read_ids(std::vector<std::int32_t>& ids, nanobind::handle value,
                             std::string_view name);
@@ -93,7 +101,13 @@ bool from_python(const Row& row, Value& field, nanobind::handle value) {
         return true;
       }
     }
-    if (!nb::try_cast<Value>(nb::borrow(value), field)) return false;
+    if constexpr (std::is_same_v<Value, std::int64_t>) {
+      if (!read_integer(field, value)) return false;
+    } else if constexpr (std::is_same_v<Value, double>) {
+      if (!read_number(field, value)) return false;
+    } else {
+      if (!nb::try_cast<Value>(nb::borrow(value), field)) return false;
+    }
     if (row.zero_is_none && field == Value{}) {
       throw Error(ErrorCode::bad_config, concat(row.name, " is 0; expected at least 1, or None"));
     }
@@ -108,9 +122,8 @@ void set_from_python(Struct& options, const Row& row, nanobind::handle value) {
   using Value = ValueOf<Struct, Row>;
   Value read{};
   if (!from_python(row, read, value)) {
-    throw nb::type_error(concat(row.name, " is ", nb::cast<std::string>(nb::repr(value)),
-                                "; expected ", annotation_of<Value>(row))
-                             .c_str());
+    throw nb::type_error(
+        concat(row.name, " is ", repr_of(value), "; expected ", annotation_of<Value>(row)).c_str());
   }
   options.*Row::member = std::move(read);
 }

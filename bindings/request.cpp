@@ -1,13 +1,12 @@
 #include "request.hpp"
 
-#include <nanobind/stl/optional.h>
-
 #include <algorithm>
 #include <string>
 
 #include "bindings.hpp"
 #include "event.hpp"
 #include "fastdllm/error.hpp"
+#include "option_values.hpp"
 
 using namespace nb::literals;
 
@@ -44,10 +43,14 @@ void run_signal_handlers(const Request& request, bool blocking) {
   throw signal;
 }
 
-GenerationResult result_of(const PyRequest& self, std::optional<double> timeout) {
+GenerationResult result_of(const PyRequest& self, nb::handle seconds) {
   using Clock = PyRequest::Clock;
   std::optional<Clock::time_point> until;
   constexpr double longest = 1e9;  // seconds; no overflow
+  std::optional<double> timeout;
+  if (!seconds.is_none() && !read_number(timeout.emplace(), seconds)) {
+    throw nb::type_error(("timeout is " + repr_of(seconds) + "; expected float | None").c_str());
+  }
   if (timeout && !(*timeout >= 0.0)) {
     throw Error(ErrorCode::bad_config,
                 "timeout is " + std::to_string(*timeout) + "; expected seconds >= 0, or None");

@@ -142,8 +142,10 @@ void Shared::set(nb::object object) {
 
 bool gets_signals() {
   try {
-    const nb::object main = nb::module_::import_("threading").attr("main_thread")();
-    return nb::cast<unsigned long>(main.attr("ident")) == PyThread_get_thread_ident();
+    return kept([] {
+      const nb::object main = nb::module_::import_("threading").attr("main_thread")();
+      return nb::cast<unsigned long>(main.attr("ident")) == PyThread_get_thread_ident();
+    });
   } catch (const std::exception&) {  // the interpreter shuts down
     return true;
   }

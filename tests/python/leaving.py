@@ -31,8 +31,52 @@ def note(event):
     started.set()
 """
 
+# A value whose conversion is Python code that goes on while the interpreter shuts down.
+SLOW = """
+def wait(*_):
+    started.set()
+    while True: time.sleep(0.001)
+class Slow:
+    __index__ = __float__ = __fspath__ = __repr__ = __getitem__ = wait
+class SlowText(str):
+    __int__ = wait
+class SlowName:
+    @property
+    def keys(self): wait()
+    __getitem__ = __len__ = wait
+class Odd:
+    __repr__ = wait
+Config = fastdllm.GenerationConfig
+def ask(call):
+    threading.Thread(target=call, daemon=True).start()
+    started.wait()
+"""
+# By name: what is asked of it.
+CONVERSIONS = {
+    "seed": "Config(seed=Slow())",
+    "integer": "Config(max_new_tokens=Slow())",
+    "number": "Config(threshold=Slow())",
+    "set_integer": "setattr(short, 'steps', Slow())",
+    "biases": "Config(logit_bias={1: Slow()})",
+    "bias_ids": "Config(logit_bias={SlowText('1'): 1.0})",
+    "bias_keys": "Config(logit_bias=SlowName())",
+    "words": "Config(threshold=Odd())",
+    "package": "fastdllm.Engine(Slow())",
+    "path": "fastdllm.Engine(sys.argv[1], onnxruntime_library=Slow())",
+    "words_of_package": "fastdllm.Engine(Odd())",
+    "words_of_option": "fastdllm.Engine(sys.argv[1], threads=Odd())",
+    "id": "engine.submit([Slow()], short)",
+    "positions": "engine.logits([1], [Slow()])",
+    "block_length": "engine.logits([1], [0], Slow())",
+    "timeout": "engine.submit([1], long).result(Slow())",
+}
+
 # By name: what follows BEGIN, and the exit status.
 SCRIPTS: dict[str, tuple[str, int]] = {
+    **{
+        f"daemon_in_{name}": (f"{SLOW}ask(lambda: {asked})", 0)
+        for name, asked in CONVERSIONS.items()
+    },
     "answered": ("engine.generate([1], short)", 0),
     "answered_with_callback": ("engine.generate([1], short, note)", 0),
     "submitted": ("engine.submit([1], short)", 0),
@@ -183,6 +227,29 @@ SCRIPTS: dict[str, tuple[str, int]] = {
     "subprocess": (
         "import subprocess\nengine.submit([1], long, note)\nstarted.wait()\n"
         "subprocess.run([sys.executable, '-c', 'import fastdllm'], check=True)",
+        0,
+    ),
+    "fork_in_callback": (
+        "def split(event):\n    child = os.fork()\n    if child == 0: os._exit(0)\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "assert len(engine.generate([1], short, split).token_ids) == 4",
+        0,
+    ),
+    "fork_in_callback_that_leaves": (
+        "def split(event):\n    child = os.fork()\n    if child == 0: sys.exit(3)\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "assert len(engine.generate([1], short, split).token_ids) == 4",
+        0,
+    ),
+    "fork_in_callback_that_returns": (
+        "def split(event):\n    child = os.fork()\n"
+        "    if child: assert os.waitpid(child, 0)[1] == 0\n"
+        "assert len(engine.generate([1], short, split).token_ids) == 4",
+        0,
+    ),
+    "fork_in_done": (
+        "def split():\n    child = os.fork()\n    if child == 0: os._exit(0)\n"
+        "    os.waitpid(child, 0)\nengine.submit([1], short, None, split).result()",
         0,
     ),
     "engine_deleted": (

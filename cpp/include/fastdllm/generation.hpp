@@ -146,7 +146,8 @@ struct CommitEvent {
 };
 
 /// Called after every pass over a block, on the engine's thread; false ends the generation with
-/// `abort`, unless this pass has ended it.
+/// `abort`, unless this pass has ended it. A process that a callback forks ends when the callback
+/// returns there: it has nothing but the engine's thread. Let it exec or _exit.
 using CommitCallback = std::function<bool(const CommitEvent&)>;
 
 struct GenerationStats {

@@ -95,9 +95,16 @@ void Scheduler::stop() noexcept {
   }
 }
 
+// A callback may have forked: the other process has no other thread and nobody who waits, so this
+// one ends there without a touch of what others may have locked.
 void Scheduler::serve() {
   serving_->id.store(std::this_thread::get_id());
-  while (wait_for_work()) step();
+  while (wait_for_work()) {
+    step();
+    if (!serving_->is_elsewhere()) continue;
+    new std::shared_ptr<Scheduler>(shared_from_this());  // its threads are not here to be ended
+    return;
+  }
   end_all();
 }
 

@@ -30,6 +30,7 @@ std::exception_ptr problem_of(std::string_view what) {
 void Scheduler::step() {
   do {
     finish();
+    if (serving_->is_elsewhere()) return;  // on_done has forked
     admit();
   } while (!plan());  // who ends without a pass leaves a place
   choose();
@@ -45,6 +46,7 @@ void Scheduler::finish() {
     const std::shared_ptr<Job> job = std::move(running_[i]);
     running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(i));
     leave(*job);
+    if (serving_->is_elsewhere()) return;
   }
 }
 
@@ -121,6 +123,7 @@ void Scheduler::take(const std::exception_ptr& failure) {
     } catch (...) {  // also what a callback threw
       job.problem = std::current_exception();
     }
+    if (serving_->is_elsewhere()) return;  // the callback has forked
   }
 }
 

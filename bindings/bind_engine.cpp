@@ -35,9 +35,8 @@ struct PyEngine {
 void init_engine(PyEngine* self, nb::handle package_dir, const nb::kwargs& options) {
   std::string folder;
   if (package_dir.is_none() || !read_path(folder, package_dir)) {
-    throw nb::type_error(("package_dir is " + nb::cast<std::string>(nb::repr(package_dir)) +
-                          "; expected str | os.PathLike[str]")
-                             .c_str());
+    throw nb::type_error(
+        ("package_dir is " + repr_of(package_dir) + "; expected str | os.PathLike[str]").c_str());
   }
   const EngineKeywords keywords = engine_keywords(options);
   const Released release;
@@ -80,10 +79,13 @@ GenerationResult generate(PyEngine& self, nb::handle ids, const GenerationConfig
 
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
-Made<Logits> logits(PyEngine& self, nb::handle ids, nb::handle positions,
-                    std::optional<std::int64_t> block_length) {
+Made<Logits> logits(PyEngine& self, nb::handle ids, nb::handle positions, nb::handle blocks) {
   const std::vector<std::int32_t> input = ids_from(ids, "ids");
   const std::vector<std::int32_t> rows = ids_from(positions, "positions");
+  std::optional<std::int64_t> block_length;
+  if (!blocks.is_none() && !read_integer(block_length.emplace(), blocks)) {
+    throw nb::type_error(("block_length is " + repr_of(blocks) + "; expected int | None").c_str());
+  }
   auto values = std::make_unique<std::vector<float>>();
   {
     const Released release;
@@ -105,12 +107,14 @@ std::vector<std::int32_t> copy_array(
   return ids;
 }
 
-}  // namespace
-
-std::vector<std::int32_t> ids_from(nb::handle ids, std::string_view what) {
+std::vector<std::int32_t> copied_ids(nb::handle ids, std::string_view what) {
   using Array = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::device::cpu>;
   Array array;
-  if (nb::try_cast<Array>(nb::borrow(ids), array, false)) return copy_array(array);
+  const auto is_array = [&] {  // asks what is given for its __dlpack__, which nothing may unwind
+    const Finished finished;
+    return nb::try_cast<Array>(nb::borrow(ids), array, false);
+  };
+  if (is_array()) return copy_array(array);
 
   // A thread that Python ends in an iterator's code must not unwind through here.
   const nb::object items = nb::steal(kept([&] { return PySequence_List(ids.ptr()); }));
@@ -118,9 +122,8 @@ std::vector<std::int32_t> ids_from(nb::handle ids, std::string_view what) {
   std::vector<std::int32_t> copied;
   for (Py_ssize_t i = 0; i < PyList_Size(items.ptr()); ++i) {
     const nb::object item = nb::borrow(PyList_GetItem(items.ptr(), i));
-    const nb::object number = nb::steal(kept([&] { return PyNumber_Index(item.ptr()); }));
+    const nb::object number = integer_from(item);
     if (!number.is_valid()) {
-      PyErr_Clear();
       throw nb::type_error(
           (std::string(what) + ": item " + std::to_string(copied.size()) + " is no integer")
               .c_str());
@@ -128,13 +131,25 @@ std::vector<std::int32_t> ids_from(nb::handle ids, std::string_view what) {
     int overflow = 0;
     const long long value = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
     if (overflow != 0 || value != static_cast<std::int32_t>(value)) {
-      throw Error(ErrorCode::bad_config,
-                  std::string(what) + ": id " + nb::cast<std::string>(nb::str(number)) +
-                      " at index " + std::to_string(copied.size()) + " is outside the vocabulary");
+      throw Error(ErrorCode::bad_config, std::string(what) + ": id " + repr_of(number) +
+                                             " at index " + std::to_string(copied.size()) +
+                                             " is outside the vocabulary");
     }
     copied.push_back(static_cast<std::int32_t>(value));
   }
   return copied;
+}
+
+}  // namespace
+
+std::vector<std::int32_t> ids_from(nb::handle ids, std::string_view what) {
+  try {
+    return copied_ids(ids, what);
+  } catch (const std::bad_alloc&) {
+  } catch (nb::python_error& error) {
+    if (!error.matches(PyExc_MemoryError)) throw;
+  }
+  throw Error(ErrorCode::bad_config, concat(what, ": there is no memory for a copy of the ids"));
 }
 
 void bind_engine(nb::module_& m) {

@@ -285,7 +285,7 @@ class LLM:
 
     def _canvas(self, parts: Sequence[str | int], prompt: Prompt | None, raw: bool) -> InfillCanvas:
         ids = [] if prompt is None else self.encode(prompt, raw=raw)
-        return InfillCanvas(self.codec, ids, parts, self.engine.package.mask_token_id)
+        return InfillCanvas(self.codec, ids, parts, self.engine.package)
 
     def _answers(
         self,

@@ -193,5 +193,20 @@ TEST(Engine, LogitsAreThoseOfThePositionsAskedFor) {
   EXPECT_THROW(static_cast<void>(engine.logits({}, {})), Error);
 }
 
+TEST(Engine, LogitsThatMemoryCannotHoldAreRefusedByName) {
+  auto session = std::make_unique<ScriptedSession>();
+  session->before_run = [](std::int64_t) { throw std::bad_alloc(); };
+  Engine engine(scripted_package(), std::move(session));
+  try {
+    static_cast<void>(engine.logits(Ids{1, mask_id, 2}, Ids{2, 0}));
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::bad_config);
+    EXPECT_EQ(std::string(error.what()),
+              "there is no memory for a pass of 3 ids that hands back 2 positions of " +
+                  std::to_string(vocab_size) + " logits");
+  }
+}
+
 }  // namespace
 }  // namespace fastdllm::testing

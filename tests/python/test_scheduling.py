@@ -152,6 +152,55 @@ def test_an_answer_that_memory_cannot_hold_is_refused_by_name(
     assert (works, done.stderr) == ("True", "")
 
 
+GAPS_IN_LITTLE_MEMORY = """
+import asyncio, resource, sys, fastdllm
+from fastdllm.serve import answering
+from fastdllm.serve.plan import Question
+llm = fastdllm.LLM(sys.argv[1], threads=1, cache_bytes=2**62)
+gap = int(sys.argv[2])
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 2**30
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+async def serve():
+    config = fastdllm.GenerationConfig(max_new_tokens=gap)
+    question = Question(ids=[1], suffix_ids=[2], configs=(config,))
+    answering.Answers(llm, [question], (), watched=False)
+class Ids:
+    def __len__(self):
+        return gap
+    def __getitem__(self, index):
+        raise MemoryError
+for name, ask in {
+    "python": lambda: llm.infill([gap, "a"]),
+    "server": lambda: asyncio.run(serve()),
+    "too long": lambda: llm.infill([2**31, "a"]),
+    "ids": lambda: llm.engine.infill(Ids()),
+}.items():
+    try:
+        ask()
+    except fastdllm.ConfigError as error:
+        print(error)
+"""
+
+
+def test_a_gap_that_memory_cannot_hold_is_refused_by_name(
+    package_of: PackageOf, tmp_path: Path
+) -> None:
+    pytest.importorskip("fastapi", reason="the server is not installed")
+    package = with_endless_context(package_of("tiny_math"), tmp_path / "package")
+
+    done = run_python(GAPS_IN_LITTLE_MEMORY, package, NEARLY_ENDLESS)
+
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        f"parts[0] is a gap of {NEARLY_ENDLESS} tokens: there is no memory for it",
+        f"max_new_tokens is a gap of {NEARLY_ENDLESS} tokens: there is no memory for it",
+        f"parts[0] is a gap of {2**31} tokens beside 0; the model's context of {2**31 - 1} has"
+        f" room for {2**31 - 1}",
+        "canvas_ids: there is no memory for a copy of the ids",
+    ]
+
+
 def test_the_cpp_command_line_says_the_same(package_of: PackageOf, tmp_path: Path) -> None:
     package = with_endless_context(package_of("tiny_math"), tmp_path / "package")
     options = ("--prompt", "1 + 1", "--raw", "--max-new-tokens", NEARLY_ENDLESS)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import fastdllm
 
+from conftest import run_python
 from served import CHAT, TEXT, Served, Settings, received, serving
 
 httpx = pytest.importorskip("httpx", reason="these tests need httpx")
@@ -172,6 +174,40 @@ def test_names_may_be_allowed_and_keys_change_nothing(llm: fastdllm.LLM) -> None
 def test_what_is_no_name_cannot_be_allowed(name: str) -> None:
     with pytest.raises(fastdllm.ConfigError, match="allowed_hosts"):
         Settings(allowed_hosts=(name,))
+
+
+RAY_ARGUMENTS = """
+import sys
+sys.path.insert(0, sys.argv[1])  # a stand-in for Ray, where it is not installed
+import fastdllm
+from fastdllm.ray.serving import ServeArgs
+for given in (("LLM.example.org.", "10.1.2.3"), ["a.example"], "a.example,fe80::1", "", "a:80"):
+    try:
+        args = ServeArgs.model_validate({"package": "p", "allowed_hosts": given})
+        print(args.settings().allowed_hosts)
+    except fastdllm.ConfigError as error:
+        print(error)
+"""
+
+
+def test_names_may_be_allowed_on_ray_too(tmp_path: Path) -> None:
+    for name in ("ray", "pyarrow"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+    (tmp_path / "ray" / "serve.py").write_text("Application = object")
+
+    done = run_python(RAY_ARGUMENTS, tmp_path)
+
+    assert (done.stdout.splitlines(), done.stderr) == (
+        [
+            "('llm.example.org', '10.1.2.3')",
+            "('a.example',)",
+            "('a.example', 'fe80::1')",
+            "allowed_hosts holds ''; expected a name or an address, without a port",
+            "allowed_hosts holds 'a:80'; expected a name or an address, without a port",
+        ],
+        "",
+    )
 
 
 def refusal(address: str | None, allowed: tuple[str, ...] = (), **headers: str) -> int:

@@ -171,6 +171,41 @@ std::unique_ptr<Session> open_graph(const PackageInfo& package, const SessionOpt
   return open_session(package, options);
 }
 
+std::vector<float> logits_of(Scheduler& scheduler, std::span<const std::int32_t> ids,
+                             std::span<const std::int32_t> positions, std::int64_t block_length) {
+  const PackageInfo& package = scheduler.model().package();
+  Pass pass;
+  if (package.attention == AttentionKind::block_causal) {
+    pass.causal_block_length = block_length;
+  }
+  pass.rows.resize(ids.size());
+  std::iota(pass.rows.begin(), pass.rows.end(), std::int64_t{0});
+  for (const std::int32_t position : positions) {
+    if (position < 0 || position >= std::ssize(ids)) {
+      reject(concat("position ", position, " is outside the ", ids.size(), " ids"));
+    }
+    pass.logit_rows.push_back(position);
+  }
+  if (positions.empty()) return {};
+
+  std::vector<float> values;
+  scheduler.between_passes([&](Model& model) {
+    std::uint64_t clock = 0;
+    BlockCache nothing(model.session(), model.package(), 1, clock);
+    Feed feed;
+    feed.pass = &pass;
+    feed.ids = ids;
+    feed.cache = &nothing;
+    feed.wanted.logits = true;
+    Feed* feeds[] = {&feed};
+    model.run(feeds);
+    const auto vocab_size = static_cast<std::size_t>(package.vocab_size);
+    const auto asked = feed.predictions.logits.first(positions.size() * vocab_size);  // padded
+    values.assign(asked.begin(), asked.end());
+  });
+  return values;
+}
+
 }  // namespace
 
 GenerationResult Request::result() const {
@@ -273,36 +308,12 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
   if (length_of_block < 1) {
     reject(concat("block_length is ", length_of_block, "; expected at least 1"));
   }
-  Pass pass;
-  if (package().attention == AttentionKind::block_causal) {
-    pass.causal_block_length = length_of_block;
+  try {
+    return logits_of(*state_->scheduler, ids, positions, length_of_block);
+  } catch (const std::bad_alloc&) {
+    reject(concat("there is no memory for a pass of ", length, " ids that hands back ",
+                  positions.size(), " positions of ", package().vocab_size, " logits"));
   }
-  pass.rows.resize(ids.size());
-  std::iota(pass.rows.begin(), pass.rows.end(), std::int64_t{0});
-  for (const std::int32_t position : positions) {
-    if (position < 0 || position >= length) {
-      reject(concat("position ", position, " is outside the ", length, " ids"));
-    }
-    pass.logit_rows.push_back(position);
-  }
-  if (positions.empty()) return {};
-
-  std::vector<float> values;
-  state_->scheduler->between_passes([&](Model& model) {
-    std::uint64_t clock = 0;
-    BlockCache nothing(model.session(), model.package(), 1, clock);
-    Feed feed;
-    feed.pass = &pass;
-    feed.ids = ids;
-    feed.cache = &nothing;
-    feed.wanted.logits = true;
-    Feed* feeds[] = {&feed};
-    model.run(feeds);
-    const auto vocab_size = static_cast<std::size_t>(package().vocab_size);
-    const auto asked = feed.predictions.logits.first(positions.size() * vocab_size);  // padded
-    values.assign(asked.begin(), asked.end());
-  });
-  return values;
 }
 
 void Engine::require_other_thread() const {

@@ -161,6 +161,9 @@ async def check_engine(llm: LLM, seconds: float = 20) -> None:
 
 def _config_error(problem: ValidationError) -> ConfigError:
     first = problem.errors(include_url=False)[0]
+    own = first.get("ctx", {}).get("error")
+    if isinstance(own, ConfigError):
+        return own
     return ConfigError(": ".join([*map(str, first["loc"]), first["msg"]]))
 
 

@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastdllm._core import CommitEvent, GenerationConfig, OverloadedError
+from fastdllm._core import CommitEvent, ConfigError, GenerationConfig, OverloadedError
 from fastdllm.answer import Answer, Completion, StreamEvent
+from fastdllm.infill import gap_ids
 from fastdllm.llm import LLM
 from fastdllm.serve.plan import Question
 from fastdllm.serve.responses import Stats
@@ -104,8 +105,14 @@ class _Infill:
         self._llm = llm
         self._config = config
         self._gap = slice(len(ids), len(ids) + config.max_new_tokens)
-        masks = [llm.engine.package.mask_token_id] * config.max_new_tokens
-        self._canvas = [*ids, *masks, *suffix_ids]
+        others = len(ids) + len(suffix_ids)
+        gap = gap_ids(llm.engine.package, config.max_new_tokens, others, "max_new_tokens")
+        try:
+            self._canvas = [*ids, *gap, *suffix_ids]
+        except MemoryError:
+            raise ConfigError(
+                f"the canvas is {others + len(gap)} tokens long: there is no memory for it"
+            ) from None
         self._request: Request | None = None
 
     def start(

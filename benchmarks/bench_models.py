@@ -49,6 +49,7 @@ class Models:
                 folder,
                 precision=precision,  # type: ignore[arg-type]
                 in_memory=model in TRAINED,
+                text=(checkpoint / "tokenizer.json").exists(),
                 progress=False,
             )
 

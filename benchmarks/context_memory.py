@@ -47,7 +47,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         shape = Shape(**SHAPE, longest=max(options.context))
         write_checkpoint(Path(folder) / "checkpoint", shape)
-        package = export_package(Path(folder) / "checkpoint", Path(folder) / "package")
+        package = export_package(Path(folder) / "checkpoint", Path(folder) / "package", text=False)
         weights = (package / "model.onnx.data").stat().st_size
         for context in options.context:
             done = subprocess.run(

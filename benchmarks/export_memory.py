@@ -42,7 +42,7 @@ CONFIG: dict[str, Any] = {
 EXPORT = """
 import sys
 from fastdllm.export import export_package
-export_package(sys.argv[1], sys.argv[2], precision=sys.argv[3], in_memory=False)
+export_package(sys.argv[1], sys.argv[2], precision=sys.argv[3], in_memory=False, text=False)
 """
 
 

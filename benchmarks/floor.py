@@ -261,7 +261,9 @@ def main() -> int:
             checkpoint = Path(options.model)
             if synthetic:
                 checkpoint = write_checkpoint(Path(folder, "checkpoint"), shape)
-            package = export_package(checkpoint, Path(folder, "package"), in_memory=False)
+            package = export_package(
+                checkpoint, Path(folder, "package"), in_memory=False, text=False
+            )
         settings = {"threads": options.threads, "repeat": options.repeat}
         report = head(model=options.model, shape=asdict(shape))
         report |= measure(package, shape, passes, say=say, **settings)

@@ -56,7 +56,9 @@ def make_package(path: Path, shape: Shape, opset: int, say: Say) -> Path:
         say(f"making {shape.parameters / 1e9:.2f} billion random weights")
         checkpoint = write_checkpoint(Path(folder, "checkpoint"), shape)
         say(f"exporting them to {path}")
-        return export_package(checkpoint, path, precision="fp16", opset=opset, in_memory=False)
+        return export_package(
+            checkpoint, path, precision="fp16", opset=opset, in_memory=False, text=False
+        )
 
 
 def package_of(options: argparse.Namespace, say: Say) -> Path:

@@ -66,7 +66,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         checkpoint = write_checkpoint(Path(folder) / "checkpoint", SHAPE)
         packages = {
-            name: export_package(checkpoint, Path(folder) / name, precision=name, in_memory=False)  # type: ignore[arg-type]
+            name: export_package(
+                checkpoint, Path(folder) / name, precision=name, in_memory=False, text=False
+            )  # type: ignore[arg-type]
             for name in PRECISIONS
         }
         found: dict[str, Any] = dict(measure(packages, options.threads, options.repeat))

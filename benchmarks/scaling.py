@@ -183,7 +183,12 @@ def make_packages(folder: Path, vocabularies: Sequence[int]) -> dict[int, Path]:
             with tempfile.TemporaryDirectory(dir=folder) as beside:
                 checkpoint = write_checkpoint(Path(beside) / "checkpoint", shape)
                 export_package(
-                    checkpoint, package, precision="fp32", in_memory=False, progress=False
+                    checkpoint,
+                    package,
+                    precision="fp32",
+                    in_memory=False,
+                    progress=False,
+                    text=False,
                 )
         packages[size] = package
     return packages

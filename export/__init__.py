@@ -10,12 +10,24 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
-from fastdllm.export.errors import CheckpointError, ExportError, ValidationError
+from fastdllm.export.errors import (
+    CheckpointError,
+    ExportError,
+    ExportWarning,
+    ValidationError,
+)
 
 if TYPE_CHECKING:
     from fastdllm.export.pipeline import export_graph, export_package
 
-__all__ = ["CheckpointError", "ExportError", "ValidationError", "export_graph", "export_package"]
+__all__ = [
+    "CheckpointError",
+    "ExportError",
+    "ExportWarning",
+    "ValidationError",
+    "export_graph",
+    "export_package",
+]
 
 # ONNX Runtime's own telemetry is on by default; an export is no reason to report to anyone.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

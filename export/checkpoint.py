@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from fastdllm.export.adapters.base import Rows, TensorSource, source_name
 from fastdllm.export.errors import CheckpointError
+from fastdllm.export.published import read_json
 from fastdllm.export.quantize import PIECE
 
 Shape = tuple[int, ...]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Errors: CheckpointError naming the file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing") from None
-    except OSError as problem:
-        raise CheckpointError(f"{path}: cannot be read: {problem.strerror or problem}") from None
-    except (ValueError, RecursionError) as problem:
-        raise CheckpointError(f"{path}: not readable as JSON: {problem}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON object")
-    return content
 
 
 class Checkpoint:

@@ -15,3 +15,7 @@ class CheckpointError(ExportError):
 
 class ValidationError(ExportError):
     """The exported graph does not compute what the model computes."""
+
+
+class ExportWarning(UserWarning):
+    """A checkpoint's files contradict each other: what each says, and which is followed."""

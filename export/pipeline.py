@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,8 +27,9 @@ from fastdllm.export.adapters import (
     source_name,
 )
 from fastdllm.export.checkpoint import Checkpoint
-from fastdllm.export.errors import CheckpointError, ExportError
+from fastdllm.export.errors import CheckpointError, ExportError, ExportWarning
 from fastdllm.export.experts import read_dense
+from fastdllm.export.facts import Facts, Wanted, read_facts
 from fastdllm.export.graphs import TOP, Transformer
 from fastdllm.export.onnx_export import OPSETS, fill, trace
 from fastdllm.export.package import (
@@ -42,12 +44,7 @@ from fastdllm.export.package import (
 from fastdllm.export.precision import PRECISIONS, Precision
 from fastdllm.export.quality import measure_quality, random_prompts, reference_logits
 from fastdllm.export.quantize import Int4, Int8, RoundedLinear
-from fastdllm.export.text_assets import (
-    TextAssets,
-    mask_id_from_tokenizer,
-    read_text_assets,
-    to_json,
-)
+from fastdllm.export.text_assets import TextAssets, to_json
 from fastdllm.export.twin import RandomWeights, twin_spec
 from fastdllm.export.validate import decode_probe, graph_probes, open_graph, validate
 from fastdllm.export.weights import (
@@ -98,6 +95,10 @@ def export_package(
     progress: bool | None = None,
     in_memory: bool | None = None,
     mask_token_id: int | None = None,
+    eos_token_ids: Sequence[int] | None = None,
+    text: bool = True,
+    chat: bool = True,
+    allow_no_eos: bool = False,
 ) -> Path:
     """Export a Hugging Face checkpoint folder into a package folder and return its path.
 
@@ -108,6 +109,10 @@ def export_package(
     and to make probes; False compares a small twin of the same structure, and memory holds
     one tensor of the checkpoint at a time; None = True for up to 2 GiB of float32 weights.
     mask_token_id: for a checkpoint that does not state it; None = config.json's or the tokenizer's.
+    eos_token_ids: all that end a text; None = the union of what the checkpoint's files say.
+    text: False leaves the tokenizer out, chat: False the chat template; what a checkpoint should
+    have and lacks is an error otherwise, and so is a checkpoint without any end-of-text token,
+    unless allow_no_eos. Where its files contradict each other there is an ExportWarning.
 
     The graph is compared before anything is put in place. Errors: ExportError and its
     kinds CheckpointError and ValidationError; package_dir is then as it was.
@@ -115,7 +120,18 @@ def export_package(
     chosen = check_options(precision, opset)
     checkpoint = Checkpoint(Path(checkpoint_dir))
     adapter = adapter_for(checkpoint.config)
-    spec, text = read_facts(checkpoint, adapter, mask_token_id)
+    wanted = Wanted(
+        mask_token_id=mask_token_id,
+        eos_token_ids=eos_token_ids,
+        text=text,
+        chat=chat,
+        allow_no_eos=allow_no_eos,
+    )
+    facts = read_facts(checkpoint, adapter, wanted)
+    spec = facts.spec
+    check_spec(spec)
+    for warning in facts.warnings:
+        warnings.warn(f"{checkpoint.folder}: {warning}", ExportWarning, stacklevel=2)
     names = adapter.tensor_names(spec)
     checkpoint.require_names(source_name(source) for source in names.values())
     refuse_other_tensors(checkpoint, adapter, spec)
@@ -133,7 +149,7 @@ def export_package(
     )
     try:
         with package_folder(Path(package_dir), overwrite=overwrite) as folder:
-            export.run(folder, describe(adapter, spec, chosen, opset, text), text)
+            export.run(folder, describe(adapter, facts, chosen, opset), facts.text)
     finally:
         export.bar.close()
     return Path(package_dir)
@@ -169,22 +185,6 @@ def check_options(precision: str, opset: int) -> Precision:
     if opset not in OPSETS:
         raise ExportError(f"opset is {opset!r}; expected one of {', '.join(map(str, OPSETS))}")
     return PRECISIONS[precision]
-
-
-def read_facts(
-    checkpoint: Checkpoint, adapter: Adapter, mask_token_id: int | None
-) -> tuple[ModelSpec, TextAssets]:
-    """Read what the package will state; the mask token may be given, or the tokenizer's."""
-    config: dict[str, Any] = dict(checkpoint.config)
-    vocab_size = config.get("embedding_size") or config.get("vocab_size")
-    text = read_text_assets(checkpoint.folder, vocab_size if isinstance(vocab_size, int) else 0)
-    if mask_token_id is not None:
-        config["mask_token_id"] = mask_token_id
-    elif config.get("mask_token_id") is None:
-        config["mask_token_id"] = mask_id_from_tokenizer(text, adapter.mask_token)
-    spec = adapter.spec(config)
-    check_spec(spec)
-    return spec, text
 
 
 def refuse_other_tensors(checkpoint: Checkpoint, adapter: Adapter, spec: ModelSpec) -> None:
@@ -345,11 +345,9 @@ class _Export:
         return dataclasses.asdict(found)
 
 
-def describe(
-    adapter: Adapter, spec: ModelSpec, precision: Precision, opset: int, text: TextAssets
-) -> dict[str, Any]:
+def describe(adapter: Adapter, facts: Facts, precision: Precision, opset: int) -> dict[str, Any]:
     """Return the facts of fastdllm.json; PACKAGE.md says what each means."""
-    facts = dataclasses.asdict(spec)
+    spec = dataclasses.asdict(facts.spec)
     keys = (
         *("num_layers", "num_heads", "num_kv_heads", "head_dim", "hidden_size", "vocab_size"),
         *("max_context_length", "mask_token_id", "eos_token_ids", "pad_token_id", "bos_token_id"),
@@ -362,7 +360,9 @@ def describe(
         "family": adapter.family,
         "precision": precision.name,
         "opset": opset,
-        "model": {key: facts[key] for key in keys},
+        "model": {key: spec[key] for key in keys},
         "graph": {"file": GRAPH, "cache_type": precision.cache_type},
-        "tokenizer": text.entry,
+        "tokenizer": facts.text.entry,
+        "sources": facts.sources,
+        "warnings": facts.warnings,
     }

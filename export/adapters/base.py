@@ -99,14 +99,18 @@ class ModelSpec:
 class Adapter(ABC):
     """Answers for one model family. Subclasses are small: facts, names, nothing else.
 
-    mask_token: the mask token's text, where config.json may not state its id and the tokenizer's
-    config may not call it so.
+    mask_token: the mask token's text (or texts, the first that is there), where config.json may not
+    state its id and the tokenizer's config may not call it so. eos_tokens: what ends a text, where
+    nothing that is published says so. bpe_files: how vocab.json and merges.txt are read where the
+    tokenizer is a class of the family's own ("qwen2").
     """
 
     family: ClassVar[str]
     model_types: ClassVar[Sequence[str]]
     architectures: ClassVar[Sequence[str]]
-    mask_token: ClassVar[str | None] = None
+    mask_token: ClassVar[str | Sequence[str] | None] = None
+    eos_tokens: ClassVar[Sequence[str]] = ()
+    bpe_files: ClassVar[str | None] = None
 
     @abstractmethod
     def spec(self, config: Config) -> ModelSpec:

@@ -15,6 +15,9 @@ class Dream(Adapter):
     family = "dream"
     model_types = ("Dream",)
     architectures = ("DreamModel",)
+    mask_token = "<|mask|>"
+    eos_tokens = ("<|endoftext|>", "<|im_end|>")
+    bpe_files = "qwen2"
 
     def spec(self, config: Config) -> ModelSpec:
         """Read Dream's config.json."""

@@ -13,6 +13,8 @@ class FastDLLMv2(Adapter):
     model_types = ("Fast_dLLM_Qwen",)
     architectures = ("Fast_dLLM_QwenForCausalLM",)
     mask_token = "|<MASK>|"
+    eos_tokens = ("<|im_end|>", "<|endoftext|>")
+    bpe_files = "qwen2"
 
     def spec(self, config: Config) -> ModelSpec:
         """Read Fast-dLLM v2's config.json; the tokenizer names its mask token."""

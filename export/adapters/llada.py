@@ -26,6 +26,8 @@ class LLaDA(Adapter):
     family = "llada"
     model_types = ("llada",)
     architectures = ("LLaDAModelLM",)
+    mask_token = ("<|mdm_mask|>", "<[MASK]>")
+    eos_tokens = ("<|endoftext|>", "<|eot_id|>")
 
     def spec(self, config: Config) -> ModelSpec:
         """Read LLaDA's config.json."""

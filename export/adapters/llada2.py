@@ -25,6 +25,7 @@ class LLaDA2(Adapter):
     model_types = ("llada2_moe",)
     architectures = ("LLaDA2MoeModelLM",)
     mask_token = "<|mask|>"
+    eos_tokens = ("<|endoftext|>", "<|role_end|>")
 
     def spec(self, config: Config) -> ModelSpec:
         """Read LLaDA2's config.json."""

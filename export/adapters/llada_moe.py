@@ -21,6 +21,8 @@ class LLaDAMoE(Adapter):
     family = "llada-moe"
     model_types = ("llada",)
     architectures = ("LLaDAMoEModelLM",)
+    mask_token = "<|mask|>"
+    eos_tokens = ("<|endoftext|>", "<|role_end|>")
 
     def spec(self, config: Config) -> ModelSpec:
         """Read LLaDA-MoE's config.json."""

@@ -24,6 +24,8 @@ class SDAR(Adapter):
     model_types = ("sdar",)
     architectures = ("SDARForCausalLM",)
     mask_token = "<|MASK|>"
+    eos_tokens = ("<|im_end|>", "<|endoftext|>")
+    bpe_files = "qwen2"
 
     def spec(self, config: Config) -> ModelSpec:
         """Read SDAR's config.json."""

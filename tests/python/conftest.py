@@ -128,7 +128,11 @@ def package_of(
                 request.getfixturevalue("one_trace_per_structure")
                 from fastdllm.export import export_package
 
-                export_package(checkpoint_of(name), made, precision="fp32")
+                checkpoint = checkpoint_of(name)
+                has_text = (checkpoint / "tokenizer.json").exists()
+                export_package(
+                    checkpoint, made, precision="fp32", text=has_text, allow_no_eos=not has_text
+                )
         return made
 
     return package

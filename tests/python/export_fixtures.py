@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fastdllm.export import export_package
+
 SMALL: dict[str, Any] = {
     "architectures": ["LLaDAModelLM"],
     "model_type": "llada",
@@ -32,6 +34,11 @@ SMALL: dict[str, Any] = {
     "mask_token_id": 63,
     "eos_token_id": 62,
 }
+
+
+def export_bare(checkpoint: str | Path, package: str | Path, **options: Any) -> Path:
+    """Export a checkpoint that has no tokenizer, and maybe no end-of-text token, on purpose."""
+    return export_package(checkpoint, package, **{"text": False, "allow_no_eos": True, **options})
 
 
 def random_tensors(config: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:

@@ -17,10 +17,12 @@ from safetensors.torch import save_file  # noqa: E402
 from tokenizers import Tokenizer, models  # noqa: E402
 
 import fastdllm  # noqa: E402
-from fastdllm.export import CheckpointError, export_package  # noqa: E402
+from fastdllm.export import CheckpointError  # noqa: E402
 from fastdllm.export.adapters import ADAPTERS, adapter_for  # noqa: E402
 from fastdllm.export.graphs import rope_frequencies  # noqa: E402
 from fastdllm.export.text_assets import TextAssets, mask_id_from_tokenizer  # noqa: E402
+
+from export_fixtures import export_bare  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_trace_per_structure")
 QWEN3: dict[str, Any] = {
@@ -98,7 +100,7 @@ def test_an_unknown_family_names_the_known_ones_and_the_file_to_write() -> None:
 
 def test_the_familys_mask_token_is_looked_up_where_nothing_names_it() -> None:
     tokenizer = Tokenizer(models.WordLevel({"a": 0, "<|MASK|>": 7}, unk_token="a"))
-    assets = TextAssets(files={"tokenizer.json": tokenizer.to_str()})
+    assets = TextAssets(tokenizer=tokenizer)
 
     assert mask_id_from_tokenizer(assets, adapter_for(QWEN3).mask_token) == 7
     assert mask_id_from_tokenizer(assets, adapter_for(LLADA2).mask_token) is None
@@ -181,7 +183,7 @@ def test_sdar_moe_computes_what_its_description_says(tmp_path: Path) -> None:
     save_file(weights, folder / "model.safetensors")
     ids = [3, 1, 4, 1, 5, 9, 2, 39, 39, 39]
 
-    engine = fastdllm.Engine(export_package(folder, tmp_path / "package"), threads=1)
+    engine = fastdllm.Engine(export_bare(folder, tmp_path / "package"), threads=1)
 
     expected = qwen3_moe_logits(weights, ids, block=4)
     found = engine.logits(ids, list(range(len(ids))))

@@ -193,7 +193,7 @@ def test_in_other_precisions_nearly_all_answers_are_those_alone(
     from fastdllm.export import export_package
 
     package = export_package(
-        checkpoint_folder("llada-mha"), tmp_path / precision, precision=precision
+        checkpoint_folder("llada-mha"), tmp_path / precision, precision=precision, text=False
     )
     alone = Engine(package, threads=1, max_batch=1)
     engine = Engine(package, threads=1, max_batch=8)

@@ -17,11 +17,11 @@ import onnx
 import pytest
 
 from fastdllm.check import check_package
-from fastdllm.export import export_graph, export_package, pipeline
+from fastdllm.export import export_graph, pipeline
 from fastdllm.export.adapters import ModelSpec, MoeSpec
 from fastdllm.export.twin import twin_spec
 
-from export_fixtures import SMALL, write_checkpoint
+from export_fixtures import SMALL, export_bare, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_trace_per_structure")
 LLADA_8B: dict[str, Any] = SMALL | {
@@ -79,8 +79,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_streamed_export_writes_the_same_weights_and_says_what_was_compared(
     precision: Any, small: Path, tmp_path: Path
 ) -> None:
-    loaded = export_package(small, tmp_path / "loaded", precision=precision)
-    streamed = export_package(small, tmp_path / "streamed", precision=precision, in_memory=False)
+    loaded = export_bare(small, tmp_path / "loaded", precision=precision)
+    streamed = export_bare(small, tmp_path / "streamed", precision=precision, in_memory=False)
     for name in ("model.onnx", "model.onnx.data"):
         assert (streamed / name).read_bytes() == (loaded / name).read_bytes()
     metadata = json.loads((streamed / "fastdllm.json").read_text("utf-8"))
@@ -95,7 +95,7 @@ def test_what_is_too_large_to_load_is_streamed_unasked(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "IN_MEMORY_BYTES", 1000)
-    package = export_package(small, tmp_path / "package")
+    package = export_bare(small, tmp_path / "package")
     metadata = json.loads((package / "fastdllm.json").read_text("utf-8"))
     assert metadata["validation"]["compared"] == "twin"
 
@@ -122,7 +122,8 @@ import re, sys
 from pathlib import Path
 from fastdllm.export import export_package
 for checkpoint in sys.argv[1:]:
-    export_package(checkpoint, checkpoint + ".package", precision="int8", in_memory=False)
+    options = {"precision": "int8", "in_memory": False, "text": False}
+    export_package(checkpoint, checkpoint + ".package", **options)
     print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
@@ -149,12 +150,12 @@ def test_remains_of_a_killed_export_go_away_with_the_next_one(small: Path, tmp_p
         "import os, signal, sys\n"
         "from fastdllm.export import export_package, pipeline\n"
         "pipeline.trace_graph = lambda *rest: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "export_package(sys.argv[1], sys.argv[2])\n"
+        "export_package(sys.argv[1], sys.argv[2], text=False)\n"
     )
     killed = subprocess.run([sys.executable, "-c", code, small, tmp_path / "package"], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
-    export_package(small, tmp_path / "package")
+    export_bare(small, tmp_path / "package")
     assert [path.name for path in tmp_path.iterdir()] == ["package"]
 
 
@@ -164,7 +165,7 @@ def test_the_folder_of_a_living_export_stays(small: Path, tmp_path: Path) -> Non
     lock = os.open(living, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        export_package(small, tmp_path / "package")
+        export_bare(small, tmp_path / "package")
     finally:
         os.close(lock)
     assert living.is_dir()

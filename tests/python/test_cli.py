@@ -287,9 +287,9 @@ def test_export_makes_a_package_and_does_not_replace_one_unasked(tmp_path: Path)
     pytest.importorskip("torch", reason="exporting needs torch")
     checkpoint, package = checkpoint_folder("llada-mha"), tmp_path / "package"
 
-    first = run_process("export", checkpoint, package)
-    second = run("export", checkpoint, package)
-    third = run("export", checkpoint, package, "--overwrite", "--precision", "fp16")
+    first = run_process("export", checkpoint, package, "--no-text")
+    second = run("export", checkpoint, package, "--no-text")
+    third = run("export", checkpoint, package, "--no-text", "--overwrite", "--precision", "fp16")
 
     assert first.returncode == 0, first.stderr
     assert "overwrite" in error_of(second)

@@ -21,7 +21,6 @@ from fastdllm.export import (
     CheckpointError,
     ExportError,
     ValidationError,
-    export_package,
     onnx_export,
     pipeline,
     validate,
@@ -30,7 +29,7 @@ from fastdllm.export.adapters.llada import LLaDA
 from fastdllm.export.graphs import Transformer
 
 from conftest import GOLDEN
-from export_fixtures import SMALL, plain_logits, random_tensors, write_checkpoint
+from export_fixtures import SMALL, export_bare, plain_logits, random_tensors, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_trace_per_structure")
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -49,7 +48,7 @@ def logits_of(package: Path, ids: list[int]) -> np.ndarray[Any, Any]:
 def test_the_graph_computes_what_llada_computes(variant: str, tmp_path: Path) -> None:
     changes = VARIANTS[variant]
     checkpoint = write_checkpoint(tmp_path / "checkpoint", **changes)
-    package = export_package(checkpoint, tmp_path / "package")
+    package = export_bare(checkpoint, tmp_path / "package")
     weights = load_file(checkpoint / "model.safetensors")
     expected = plain_logits(SMALL | changes, weights, IDS).numpy()
     assert np.abs(logits_of(package, IDS) - expected).max() < 1e-4
@@ -62,14 +61,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small_package(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_package(small, tmp_path_factory.mktemp("package") / "small")
+    return export_bare(small, tmp_path_factory.mktemp("package") / "small")
 
 
 def test_a_second_trace_gives_the_same_graph(
     small: Path, small_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "trace", onnx_export.trace)  # the tests' others share theirs
-    again = export_package(small, tmp_path / "package")
+    again = export_bare(small, tmp_path / "package")
     assert (again / "model.onnx").read_bytes() == (small_package / "model.onnx").read_bytes()
 
 
@@ -87,7 +86,7 @@ def test_a_logit_that_is_no_number_leaves_no_confidence(token: int, bad: float) 
 
 
 def test_opset_20_computes_the_same(small: Path, small_package: Path, tmp_path: Path) -> None:
-    old = export_package(small, tmp_path / "package", opset=20)
+    old = export_bare(small, tmp_path / "package", opset=20)
     assert np.abs(logits_of(old, IDS) - logits_of(small_package, IDS)).max() < 1e-4
     assert fastdllm.Engine(old).package.opset == 20
 
@@ -96,7 +95,7 @@ def test_opset_20_computes_the_same(small: Path, small_package: Path, tmp_path: 
 def test_reduced_precision_stays_near_f32_and_decodes(
     precision: Any, allowed: float, small: Path, small_package: Path, tmp_path: Path
 ) -> None:
-    package = export_package(small, tmp_path / "package", precision=precision)
+    package = export_bare(small, tmp_path / "package", precision=precision)
     assert np.abs(logits_of(package, IDS) - logits_of(small_package, IDS)).max() < allowed
     weights = (package / "model.onnx.data").stat().st_size
     assert weights < 0.6 * (small_package / "model.onnx.data").stat().st_size
@@ -119,7 +118,7 @@ def test_sharded_checkpoints_give_the_same_package(
         save_file({name: tensors[name] for name in part}, folder / file)
         weight_map |= dict.fromkeys(part, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    package = export_package(folder, tmp_path / "package")
+    package = export_bare(folder, tmp_path / "package")
     weights = "model.onnx.data"
     assert (package / weights).read_bytes() == (small_package / weights).read_bytes()
 
@@ -162,11 +161,11 @@ def write_tokenizer(folder: Path, **config: Any) -> None:
 def test_the_template_file_wins_over_the_one_in_the_config(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "checkpoint")
     write_tokenizer(folder, chat_template="A{{ messages[0].content }}", bos_token="<s>")
-    package = export_package(folder, tmp_path / "first")
+    package = export_bare(folder, tmp_path / "first", text=True)
     assert fastdllm.LLM(package).codec.chat_template is not None
     assert (package / "chat_template.jinja").read_text() == "A{{ messages[0].content }}"
     (folder / "chat_template.jinja").write_text("{{ bos_token }}B")
-    package = export_package(folder, tmp_path / "second")
+    package = export_bare(folder, tmp_path / "second", text=True)
     assert (package / "chat_template.jinja").read_text() == "{{ bos_token }}B"
     assert all(result.passed for result in check_package(package))
 
@@ -178,28 +177,28 @@ def test_a_tensor_that_the_network_does_not_have_is_named(tmp_path: Path) -> Non
     }
     folder = write_checkpoint(tmp_path / "checkpoint", tensors=tensors)
     with pytest.raises(CheckpointError, match=r"1 tensors are not .*\n.*blocks.0.q_proj.bias"):
-        export_package(folder, tmp_path / "package")
+        export_bare(folder, tmp_path / "package")
 
 
 def test_a_tied_heads_copy_has_to_be_the_embedding(tmp_path: Path) -> None:
     tensors = random_tensors(SMALL | {"weight_tying": True})
     copy = {"model.transformer.ff_out.weight": tensors["model.transformer.wte.weight"].clone()}
     folder = write_checkpoint(tmp_path / "same", tensors=tensors | copy, weight_tying=True)
-    export_package(folder, tmp_path / "package")
+    export_bare(folder, tmp_path / "package")
     copy["model.transformer.ff_out.weight"][3, 3] += 1
     folder = write_checkpoint(tmp_path / "other", tensors=tensors | copy, weight_tying=True)
     with pytest.raises(CheckpointError, match=r"ff_out.weight differs from the embedding"):
-        export_package(folder, tmp_path / "second")
+        export_bare(folder, tmp_path / "second")
 
 
 def test_a_config_that_leaves_out_its_block_type_is_refused(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "checkpoint", block_type=None)
     with pytest.raises(CheckpointError, match="block_type is missing"):
-        export_package(folder, tmp_path / "package")
+        export_bare(folder, tmp_path / "package")
 
 
 def test_check_says_where_nothing_is_compared(small: Path, tmp_path: Path) -> None:
-    package = export_package(small, tmp_path / "package", in_memory=False)
+    package = export_bare(small, tmp_path / "package", in_memory=False)
     results = {result.name: result for result in check_package(package)}
     assert results["graph"].passed
     assert "NOTHING COMPARED" in results["graph"].detail
@@ -209,14 +208,14 @@ def test_check_says_where_nothing_is_compared(small: Path, tmp_path: Path) -> No
 def test_a_missing_mask_id_is_looked_up_in_the_tokenizer(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "checkpoint", mask_token_id=None)
     with pytest.raises(CheckpointError, match="mask_token_id is missing"):
-        export_package(folder, tmp_path / "package")
+        export_bare(folder, tmp_path / "package")
     write_tokenizer(folder, mask_token="<mask>")
-    package = export_package(folder, tmp_path / "package")
+    package = export_bare(folder, tmp_path / "package", text=True, chat=False)
     assert fastdllm.Engine(package).package.mask_token_id == 51
-    package = export_package(folder, tmp_path / "given", mask_token_id=63)
+    package = export_bare(folder, tmp_path / "given", mask_token_id=63, text=True, chat=False)
     assert fastdllm.Engine(package).package.mask_token_id == 63
     with pytest.raises(CheckpointError, match=r"mask_token_id is 64; expected an id in \[0, 64\)"):
-        export_package(folder, tmp_path / "outside", mask_token_id=64)
+        export_bare(folder, tmp_path / "outside", mask_token_id=64, text=True, chat=False)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +235,7 @@ def test_hostile_or_broken_text_files_are_refused(
     write_tokenizer(folder)
     (folder / name).write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(CheckpointError, match=words):
-        export_package(folder, tmp_path / "package")
+        export_bare(folder, tmp_path / "package", text=True)
     assert not (tmp_path / "package").exists()
 
 
@@ -246,7 +245,7 @@ def test_a_tokenizer_with_ids_beyond_the_vocabulary_is_refused(tmp_path: Path) -
     )
     write_tokenizer(folder)
     with pytest.raises(CheckpointError, match=r"holds id 51; the model's vocabulary is \[0, 40\)"):
-        export_package(folder, tmp_path / "package")
+        export_bare(folder, tmp_path / "package", text=True)
 
 
 # --- refusals ---------------------------------------------------------------------------------
@@ -280,7 +279,7 @@ def test_configs_that_the_graph_does_not_implement_are_refused_by_key(
     config = {k: v for k, v in (SMALL | changes).items() if v is not None}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ExportError, match=words):
-        export_package(folder, tmp_path / "package")
+        export_bare(folder, tmp_path / "package")
     assert not (tmp_path / "package").exists()
 
 
@@ -289,7 +288,7 @@ def test_missing_and_misshapen_tensors_are_listed_together(tmp_path: Path) -> No
     del tensors["model.transformer.ln_f.weight"], tensors["model.transformer.wte.weight"]
     folder = write_checkpoint(tmp_path / "missing", tensors=tensors)
     with pytest.raises(CheckpointError, match="2 tensors are missing") as caught:
-        export_package(folder, tmp_path / "package")
+        export_bare(folder, tmp_path / "package")
     assert "transformer.ln_f.weight" in str(caught.value)
     assert "transformer.wte.weight" in str(caught.value)
 
@@ -298,7 +297,7 @@ def test_missing_and_misshapen_tensors_are_listed_together(tmp_path: Path) -> No
     tensors["model.transformer.wte.weight"] = torch.zeros(64, 31)
     folder = write_checkpoint(tmp_path / "misshapen", tensors=tensors)
     with pytest.raises(CheckpointError, match="2 tensors do not fit") as caught:
-        export_package(folder, tmp_path / "package")
+        export_bare(folder, tmp_path / "package")
     assert "ln_f.weight: is [33], expected [32]" in str(caught.value)
     assert "wte.weight: is [64, 31], expected [64, 32]" in str(caught.value)
 
@@ -308,7 +307,7 @@ def test_absurd_sizes_are_refused_before_anything_is_built(small: Path, tmp_path
     shutil.copytree(small, folder)
     (folder / "config.json").write_text(json.dumps(SMALL | {"n_layers": 100000}))
     with pytest.raises(CheckpointError, match="tensors are missing"):
-        export_package(folder, tmp_path / "package")
+        export_bare(folder, tmp_path / "package")
 
 
 def test_truncated_weights_are_refused(small: Path, tmp_path: Path) -> None:
@@ -317,7 +316,7 @@ def test_truncated_weights_are_refused(small: Path, tmp_path: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="damaged or truncated"):
-        export_package(folder, tmp_path / "package")
+        export_bare(folder, tmp_path / "package")
 
 
 def test_weights_with_nan_are_refused_by_name(tmp_path: Path) -> None:
@@ -325,7 +324,7 @@ def test_weights_with_nan_are_refused_by_name(tmp_path: Path) -> None:
     tensors["model.transformer.ln_f.weight"][3] = math.nan
     folder = write_checkpoint(tmp_path / "checkpoint", tensors=tensors)
     with pytest.raises(CheckpointError, match=r"ln_f\.weight holds NaN"):
-        export_package(folder, tmp_path / "package")
+        export_bare(folder, tmp_path / "package")
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
@@ -334,14 +333,14 @@ def test_missing_files_are_named(missing: str, small: Path, tmp_path: Path) -> N
     shutil.copytree(small, folder)
     (folder / missing).unlink()
     with pytest.raises(CheckpointError, match=missing):
-        export_package(folder, tmp_path / "package")
+        export_bare(folder, tmp_path / "package")
 
 
 def test_unknown_precision_and_opset_are_refused(small: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="precision is 'fp8'; expected one of fp32, fp16, bf16"):
-        export_package(small, tmp_path / "package", precision="fp8")  # type: ignore[arg-type]
+        export_bare(small, tmp_path / "package", precision="fp8")  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="opset is 17; expected one of 23, 20"):
-        export_package(small, tmp_path / "package", opset=17)
+        export_bare(small, tmp_path / "package", opset=17)
 
 
 def test_a_graph_that_differs_from_torch_is_not_written(
@@ -353,7 +352,7 @@ def test_a_graph_that_differs_from_torch_is_not_written(
 
     monkeypatch.setattr(pipeline, "validate", wrong)
     with pytest.raises(ValidationError, match="differs by"):
-        export_package(small, tmp_path / "package")
+        export_bare(small, tmp_path / "package")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -371,7 +370,7 @@ def test_an_export_that_breaks_off_leaves_nothing(
     monkeypatch.setattr(pipeline, "write_weights", broken)
     expected = ExportError if isinstance(problem, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
-        export_package(small, tmp_path / "package")
+        export_bare(small, tmp_path / "package")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -380,19 +379,19 @@ def test_a_full_disk_leaves_nothing(small: Path, tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (20000, hard))  # a file's writes beyond it fail
     try:
         with pytest.raises(ExportError, match="cannot be written"):
-            export_package(small, tmp_path / "package")
+            export_bare(small, tmp_path / "package")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_package_stays_unless_overwritten(small: Path, tmp_path: Path) -> None:
-    package = export_package(small, tmp_path / "package")
+    package = export_bare(small, tmp_path / "package")
     before = (package / "fastdllm.json").read_bytes()
     with pytest.raises(ExportError, match="is not empty"):
-        export_package(small, package)
+        export_bare(small, package)
     assert (package / "fastdllm.json").read_bytes() == before
-    export_package(small, package, overwrite=True, precision="fp16")
+    export_bare(small, package, overwrite=True, precision="fp16")
     assert fastdllm.Engine(package).package.precision == "fp16"
     assert [file.name for file in tmp_path.iterdir()] == ["package"]
 
@@ -400,17 +399,17 @@ def test_an_existing_package_stays_unless_overwritten(small: Path, tmp_path: Pat
 def test_a_folder_that_is_no_package_is_never_overwritten(small: Path, tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(ExportError, match="is no package"):
-        export_package(small, tmp_path, overwrite=True)
+        export_bare(small, tmp_path, overwrite=True)
     assert (tmp_path / "letters.txt").read_text() == "dear"
 
 
 def test_an_empty_folder_may_become_the_package(small: Path, tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
-    export_package(small, tmp_path / "package")
+    export_bare(small, tmp_path / "package")
     assert fastdllm.Engine(tmp_path / "package").package.precision == "fp32"
 
 
 @pytest.mark.parametrize("name", ["llada-mha", "llada-gqa-bias-tied"])
 def test_golden_checkpoints_export_in_every_precision(name: str, tmp_path: Path) -> None:
     for precision in ("fp16", "bf16"):
-        export_package(GOLDEN / name, tmp_path / precision, precision=precision)  # type: ignore[arg-type]
+        export_bare(GOLDEN / name, tmp_path / precision, precision=precision)  # type: ignore[arg-type]

@@ -16,12 +16,12 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from fastdllm.export import export_package, validate
+from fastdllm.export import validate
 from fastdllm.export.adapters import adapter_for
 from fastdllm.export.graphs import Transformer
 from fastdllm.export.onnx_export import cache_names, trace
 
-from export_fixtures import SMALL, write_checkpoint
+from export_fixtures import SMALL, export_bare, write_checkpoint
 
 
 def traced(dtype: torch.dtype = torch.float32, opset: int = 23, **changes: Any) -> ir.Model:
@@ -64,7 +64,7 @@ def test_a_mask_of_one_row_is_expanded_only_beside_scores() -> None:
 def test_a_mask_of_one_row_means_the_same_for_every_row(
     cached: int, hidden: int, tmp_path: Path
 ) -> None:
-    package = export_package(write_checkpoint(tmp_path / "checkpoint"), tmp_path / "package")
+    package = export_bare(write_checkpoint(tmp_path / "checkpoint"), tmp_path / "package")
     session = validate.open_graph(package / "model.onnx")
     numbers = np.random.default_rng(1)
     one = np.ones((2, 1, 1, cached + 9), dtype=bool)
@@ -142,7 +142,7 @@ def test_a_long_refresh_gives_what_torch_gives(
     monkeypatch.setattr(validate, "CASES", (case,))
     checkpoint = write_checkpoint(tmp_path / "checkpoint", **changes)
 
-    package = export_package(checkpoint, tmp_path / "package")  # compares, or raises
+    package = export_bare(checkpoint, tmp_path / "package")  # compares, or raises
 
     facts = json.loads((package / "fastdllm.json").read_text("utf-8"))
     assert facts["validation"]["largest_difference"] < 1e-5

@@ -20,7 +20,7 @@ from fastdllm.export.quantize import Encoding, Int4, Int8, Plain
 from fastdllm.problems import is_right, read_problems
 
 from conftest import checkpoint_folder
-from export_fixtures import SMALL, random_tensors, write_checkpoint
+from export_fixtures import SMALL, export_bare, random_tensors, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_trace_per_structure")
 ALL = tuple(PRECISIONS)
@@ -133,7 +133,7 @@ def wide_packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     tensors = {n: t * 8**-0.5 if t.dim() == 2 else t for n, t in tensors.items()}
     checkpoint = write_checkpoint(folder / "checkpoint", tensors=tensors, **WIDE)
     return {
-        name: export_package(checkpoint, folder / name, precision=name)  # type: ignore[arg-type]
+        name: export_bare(checkpoint, folder / name, precision=name)  # type: ignore[arg-type]
         for name in ALL
     }
 
@@ -163,7 +163,7 @@ def test_tied_embeddings_are_stored_once_and_compared_with_torch(
     name: str, opset: int, tmp_path: Path
 ) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoint", **TIED)
-    package = export_package(
+    package = export_bare(
         checkpoint,
         tmp_path / "package",
         precision=name,  # type: ignore[arg-type]

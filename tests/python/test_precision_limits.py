@@ -15,12 +15,12 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from fastdllm.export import ValidationError, export_package, pipeline
+from fastdllm.export import ValidationError, pipeline
 from fastdllm.export.precision import PRECISIONS
 from fastdllm.export.quantize import Int4, Int8
 
 from conftest import checkpoint_folder
-from export_fixtures import SMALL, random_tensors, write_checkpoint
+from export_fixtures import SMALL, export_bare, random_tensors, write_checkpoint
 
 ALL = tuple(PRECISIONS)
 SEEDS = int(os.environ.get("FASTDLLM_EXPORT_SEEDS", "4"))  # more seeds look harder, and take longer
@@ -53,7 +53,7 @@ def test_the_shipped_checkpoint_exports_in_every_precision(
 ) -> None:
     folder = checkpoint_folder("tiny_math")
 
-    package = export_package(folder, tmp_path / "package", precision=name, opset=opset)
+    package = export_bare(folder, tmp_path / "package", precision=name, opset=opset)
 
     assert (package / "fastdllm.json").exists()
 
@@ -71,7 +71,7 @@ def test_random_checkpoints_never_fail_by_chance(
         tensors = {n: t * size if t.dim() == 2 else t for n, t in tensors.items()}
         checkpoint = write_checkpoint(tmp_path / f"{seed}", tensors=tensors, **changes)
 
-        export_package(checkpoint, tmp_path / "package", precision=name, overwrite=True)
+        export_bare(checkpoint, tmp_path / "package", precision=name, overwrite=True)
 
         passed += 1
     record_property("exports", f"{name}: {passed} of {SEEDS} random checkpoints")
@@ -198,6 +198,6 @@ def test_a_fault_is_never_taken_for_rounding(
     chosen(monkeypatch)
 
     with pytest.raises(ValidationError, match=r"allowed .*No package was written|no package was"):
-        export_package(wide, tmp_path / "package", precision=name)
+        export_bare(wide, tmp_path / "package", precision=name)
 
     assert not (tmp_path / "package").exists()

@@ -11,10 +11,9 @@ import pytest
 pytest.importorskip("torch", reason="exporting needs torch")
 
 from fastdllm import Engine, GenerationConfig
-from fastdllm.export import export_package
 from fastdllm.export.validate import open_graph
 
-from export_fixtures import write_checkpoint
+from export_fixtures import export_bare, write_checkpoint
 
 PASS = {"input_ids": (0, 40), "position_ids": (0, 100), "logit_indices": (0, 7)}
 
@@ -42,7 +41,7 @@ def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     changes["vocab_size"] = changes.setdefault("embedding_size", 64)
     changes["mask_token_id"] = changes["vocab_size"] - 1
     folder = tmp_path_factory.mktemp("sizes")
-    return export_package(write_checkpoint(folder / "checkpoint", **changes), folder / "package")
+    return export_bare(write_checkpoint(folder / "checkpoint", **changes), folder / "package")
 
 
 @pytest.mark.parametrize("threads", [1, 2])

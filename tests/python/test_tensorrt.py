@@ -48,7 +48,14 @@ def half_package_of(
     def package(name: str, opset: int) -> Path:
         if (name, opset) not in made:
             folder = tmp_path_factory.mktemp("half") / name
-            export_package(checkpoint_of(name), folder, precision="fp16", opset=opset)
+            export_package(
+                checkpoint_of(name),
+                folder,
+                precision="fp16",
+                opset=opset,
+                text=False,
+                allow_no_eos=True,
+            )
             made[name, opset] = folder
         return made[name, opset]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import warnings
 from pathlib import Path
 
 from fastdllm._core import precisions
-from fastdllm.cli.common import print_json
+from fastdllm.cli.common import print_json, show
 from fastdllm.cli.config import integer
+from fastdllm.cli.summary import summary
 
 
 def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,6 +22,20 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     export.add_argument("--opset", type=int, choices=(20, 23), default=23)
     export.add_argument(
         "--mask-token-id", type=integer, help="where neither config.json nor the tokenizer says"
+    )
+    export.add_argument(
+        "--eos-token-id",
+        type=integer,
+        action="append",
+        metavar="ID",
+        help="what ends an answer, instead of what the checkpoint's files say; may be repeated",
+    )
+    export.add_argument("--no-text", action="store_true", help="without tokenizer: token ids only")
+    export.add_argument(
+        "--no-chat", action="store_true", help="without chat template: a base model"
+    )
+    export.add_argument(
+        "--allow-no-eos", action="store_true", help="although nothing says what ends an answer"
     )
     export.add_argument("--overwrite", action="store_true", help="replace a package that is there")
     export.set_defaults(run=_export)
@@ -45,16 +61,22 @@ def add_build_engine(commands: argparse._SubParsersAction[argparse.ArgumentParse
 
 def _export(options: argparse.Namespace) -> int:
     from fastdllm.check import read_metadata
-    from fastdllm.export import export_package
+    from fastdllm.export import ExportWarning, export_package
 
-    path = export_package(
-        options.checkpoint,
-        options.package,
-        precision=options.precision,
-        opset=options.opset,
-        overwrite=options.overwrite,
-        mask_token_id=options.mask_token_id,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExportWarning)  # they stand in the summary
+        path = export_package(
+            options.checkpoint,
+            options.package,
+            precision=options.precision,
+            opset=options.opset,
+            overwrite=options.overwrite,
+            mask_token_id=options.mask_token_id,
+            eos_token_ids=options.eos_token_id,
+            text=not options.no_text,
+            chat=not options.no_chat,
+            allow_no_eos=options.allow_no_eos,
+        )
     size = sum(file.stat().st_size for file in path.iterdir())
     print(f"{path}: {options.precision} package, {size / 1e6:.1f} MB")
     metadata = read_metadata(path)
@@ -65,6 +87,7 @@ def _export(options: argparse.Namespace) -> int:
             f"beside float32, at {quality['positions']} masked positions: "
             f"{quality['agreement']:.1%} the same best token, mean KL {quality['kl']:.2g} nats"
         )
+    show(summary(metadata))
     return 0
 
 

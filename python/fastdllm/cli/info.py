@@ -10,6 +10,7 @@ from typing import Any
 
 from fastdllm.cli.common import package_command, print_json, show
 from fastdllm.cli.config import engine_options_of
+from fastdllm.cli.summary import summary
 
 
 def add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,11 +27,10 @@ def _info(options: argparse.Namespace) -> int:
     if options.package is None:
         return _info_of_build(options)
     from fastdllm._core import read_package
-    from fastdllm.check import describe_chat_format, read_metadata
+    from fastdllm.check import read_metadata
 
     read_package(str(options.package))  # refuses what cannot be read
     metadata = read_metadata(options.package)
-    tokenizer = metadata.get("tokenizer")
     metadata["bytes"] = sum(entry["bytes"] for entry in metadata["files"].values())
     if options.json:
         print_json(metadata)
@@ -41,9 +41,8 @@ def _info(options: argparse.Namespace) -> int:
         "format": f"version {metadata['format_version']}, opset {metadata['opset']}",
         "exported by": f"fastdllm {metadata.get('fastdllm_version', 'unknown')}",
         "size": f"{metadata['bytes'] / 1e6:.1f} MB",
-        "tokenizer": "yes" if tokenizer else "no",
-        "chat format": describe_chat_format(tokenizer or {}),
         **metadata["model"],
+        **summary(metadata),
     }
     show(facts)
     return 0

@@ -156,6 +156,18 @@ def test_snippets_in_c_and_cpp_are_parts_of_the_examples() -> None:
             assert any(snippet in text for text in examples), f"{one}: {snippet.splitlines()[0]}"
 
 
+def test_examples_in_the_headers_are_parts_of_the_examples() -> None:
+    """Lines between @code and @endcode; a line `...` leaves something out."""
+    examples = [re.sub(r"^ +", "", text, flags=re.M) for text in sources("cpp/examples").values()]
+    blocks = []
+    for header in sources("cpp/include").values():
+        found = re.findall(r"@code\n(.*?)^\W*@endcode", header, re.DOTALL | re.MULTILINE)
+        blocks += [re.sub(r"^ *(///|\*) *", "", body, flags=re.M) for body in found]
+    assert len(blocks) >= 2
+    for part in (part for block in blocks for part in block.split("...\n")):
+        assert any(part in text for text in examples), part
+
+
 def test_the_page_of_options_is_made_of_the_table() -> None:
     """python -m fastdllm.option_docs prints it."""
     text = document("docs/options.md").text

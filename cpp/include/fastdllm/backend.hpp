@@ -1,5 +1,5 @@
-// The backend seam: load a graph, allocate, bind, run. ONNX Runtime is the first implementation;
-// tests drive the unmasking loop through a scripted one.
+// The interface of a backend: load a graph, allocate memory, bind tensors, run. ONNX Runtime and
+// TensorRT implement it; tests use a backend that returns prepared outputs.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@
 
 namespace fastdllm {
 
-/// Memory that lives where the backend computes. Freed with the object.
+/// Memory on the device of the backend. Freed by the destructor.
 class FASTDLLM_API Memory {
  public:
   virtual ~Memory() = default;
@@ -28,15 +28,17 @@ class FASTDLLM_API Memory {
   Memory() = default;
 };
 
-/// Sizes of one run, or the largest that a session takes.
+/// The sizes of one run, or the largest sizes that a session accepts. They are the dimensions of
+/// the graph's inputs and outputs in export/PACKAGE.md.
 struct RunSizes {
-  std::int64_t batch = INT64_MAX;   ///< requests side by side
-  std::int64_t rows = INT64_MAX;    ///< fed, of each
-  std::int64_t cached = INT64_MAX;  ///< given as past, of each
-  std::int64_t wanted = INT64_MAX;  ///< whose predictions are asked for, of each
+  std::int64_t batch = INT64_MAX;   ///< B: requests that share the run
+  std::int64_t rows = INT64_MAX;    ///< T: rows fed per request
+  std::int64_t cached = INT64_MAX;  ///< P: K/V rows given as past per request
+  std::int64_t wanted = INT64_MAX;  ///< N: rows per request whose prediction is computed
 };
 
-/// One loaded graph. Not thread-safe: one thread at a time. Errors: Error{backend}.
+/// One loaded graph. Not thread-safe: only one thread may use it at a time. All functions throw
+/// Error{backend} when the inference library fails.
 class FASTDLLM_API Session {
  public:
   virtual ~Session() = default;
@@ -46,33 +48,37 @@ class FASTDLLM_API Session {
   [[nodiscard]] virtual std::span<const TensorSpec> inputs() const noexcept = 0;
   [[nodiscard]] virtual std::span<const TensorSpec> outputs() const noexcept = 0;
 
-  /// What is larger is refused. Here: nothing is.
+  /// The largest sizes of a run; the engine refuses larger requests. Default: no limit.
   [[nodiscard]] virtual RunSizes largest_run() const { return {}; }
 
-  /// Whether runs that repeat the shapes of the one before cost less. Here: no.
+  /// Whether a run is cheaper when it has the same shapes as the run before. Default: no.
   [[nodiscard]] virtual bool likes_equal_shapes() const noexcept { return false; }
 
-  /// Memory that is free for K/V where allocate_cache() takes it. Here 0: the host's.
+  /// Free bytes where allocate_cache() allocates. Default 0: allocate_cache() uses host memory.
   [[nodiscard]] virtual std::int64_t free_device_bytes() const { return 0; }
 
-  /// Memory for the KV cache, on the device. bytes may be 0.
+  /// Allocates memory for the K/V cache on the device. bytes may be 0.
   [[nodiscard]] virtual std::unique_ptr<Memory> allocate_cache(std::size_t bytes) = 0;
 
-  /// Copies within such memory; the parts do not overlap. Here for memory that the host can reach.
+  /// Copies between places in memory of allocate_cache(), which do not overlap. The default is for
+  /// memory that the host can access.
   virtual void copy_cache(void* target, const void* source, std::size_t bytes) {
     std::memcpy(target, source, bytes);
   }
 
-  /// Binds host memory, or cache memory for past and present, until bound anew. `index` counts in
-  /// inputs() / outputs(). An output that is not bound, or unbound, is not handed back.
+  /// Binds a tensor to an input or output until another one is bound: host memory, or memory of
+  /// allocate_cache() for past and present. `index` is an index into inputs() or outputs(). The
+  /// caller owns the memory and keeps it until the tensor is replaced. An output without a bound
+  /// tensor is not returned.
   virtual void bind_input(std::size_t index, const TensorView& tensor) = 0;
   virtual void bind_output(std::size_t index, const TensorView& tensor) = 0;
   virtual void unbind_output(std::size_t index) = 0;
 
-  /// Runs the graph once on what is bound and returns when the bound host outputs are readable.
+  /// Runs the graph once on the bound inputs. Returns when bound outputs in host memory can be
+  /// read.
   virtual void run() = 0;
 
-  /// Name, version and device, for people: "onnxruntime 1.32.0 (CPU)".
+  /// Name, version and device, as text to show to a user: "onnxruntime 1.32.0 (CPU)".
   [[nodiscard]] virtual std::string description() const = 0;
 
  protected:
@@ -81,35 +87,39 @@ class FASTDLLM_API Session {
 
 /// How to run a package. Names and paths are checked when a session is opened.
 struct SessionOptions {
-  int threads = 0;  ///< threads inside one run; 0 = as many as the backend finds sensible
-  /// path of libonnxruntime (1.24 or newer); "" = the one that this process has opened, else
-  /// FASTDLLM_ONNXRUNTIME, then the loader's search
+  int threads = 0;  ///< CPU threads inside one run; 0 = the backend chooses
+  /// Path of libonnxruntime (1.24 or newer). "" = the library that this process has already opened,
+  /// else the environment variable FASTDLLM_ONNXRUNTIME, else the loader's search path.
   std::string onnxruntime_library{};
-  /// "onnxruntime", "tensorrt", or "auto": TensorRT where the device is a GPU and an engine for it
-  /// was named or lies in PACKAGE.engines, else ONNX Runtime.
+  /// "onnxruntime", "tensorrt" or "auto". "auto" is TensorRT when the device is a GPU and there is
+  /// an engine for it (tensorrt_engine, or one in the folder PACKAGE.engines), else ONNX Runtime.
   std::string backend = "auto";
   std::string device = "cpu";  ///< "cpu", "cuda" (the first GPU) or "cuda:N"; TensorRT needs a GPU
-  std::string tensorrt_engine{};  ///< path of an engine that `fastdllm build-engine` made; "" = the
-                                  ///< one for this GPU in PACKAGE.engines
-  std::string tensorrt_library{};  ///< path of libnvinfer; "" = FASTDLLM_TENSORRT, then the
-                                   ///< loader's search
-  std::string cudart_library{};    ///< path of libcudart; "" = FASTDLLM_CUDART, then likewise
-  bool cuda_graph = true;  ///< TensorRT: steps whose shapes stay are replayed as a CUDA graph
+  /// Path of an engine made by `fastdllm build-engine`. "" = the engine for this GPU in the folder
+  /// PACKAGE.engines.
+  std::string tensorrt_engine{};
+  /// Path of libnvinfer. "" = the environment variable FASTDLLM_TENSORRT, else the loader's search
+  /// path.
+  std::string tensorrt_library{};
+  /// Path of libcudart. "" = the environment variable FASTDLLM_CUDART, else the loader's search
+  /// path.
+  std::string cudart_library{};
+  bool cuda_graph = true;  ///< TensorRT: replay steps of equal shapes as a CUDA graph
 };
 
 struct PackageInfo;
 
-/// Loads a package's graph with the backend and on the device that the options say. Errors:
+/// Loads a package's graph with the backend and on the device that the options name. Errors:
 /// Error{bad_config} for an unknown name; Error{backend} when a library, GPU or engine is missing;
-/// Error{bad_package} when the graph or engine does not fit.
+/// Error{bad_package} when the graph or the engine does not match the package.
 [[nodiscard]] FASTDLLM_API std::unique_ptr<Session> open_session(const PackageInfo& package,
                                                                  const SessionOptions& options);
 
-/// Path of the ONNX Runtime library that this process has opened, "" before its first session. A
-/// process holds one: options that name another are refused.
+/// Path of the ONNX Runtime library that this process has opened; "" before the first session. A
+/// process opens only one: options that name another one are refused.
 [[nodiscard]] FASTDLLM_API std::string loaded_onnxruntime();
 
-/// The backends that this build has, as SessionOptions::backend names them.
+/// The backends in this build, by the names that SessionOptions::backend takes.
 [[nodiscard]] FASTDLLM_API std::vector<std::string> built_backends();
 
 }  // namespace fastdllm

@@ -20,47 +20,50 @@
 
 namespace fastdllm {
 
-/// How much an engine takes on.
+/// How many requests an engine accepts, and how much memory it uses for them.
 struct EngineLimits {
   std::int64_t max_batch = 8;       ///< >= 1: requests that are decoded side by side
-  std::int64_t max_waiting = 1024;  ///< >= 0: requests beyond these that wait for a place
-  std::int64_t cache_bytes = 0;     ///< K/V of all requests; what one may need follows from the
-                                    ///< package and its length. 0 = half of the physical memory,
-                                    ///< or of what is free on the GPU that holds them
+  std::int64_t max_waiting = 1024;  ///< >= 0: requests that may wait for a place, beyond max_batch
+  /// Bytes for the K/V cache of all requests together. What one request needs follows from the
+  /// package and the request's length. 0 = half of the physical memory, or half of the free memory
+  /// of the GPU where the cache is.
+  std::int64_t cache_bytes = 0;
 };
 
-/// What an engine has to do at a moment.
+/// How busy an engine is at one moment.
 struct EngineLoad {
   std::int64_t running = 0;           ///< requests that are decoded side by side
   std::int64_t waiting = 0;           ///< requests that wait for a place
-  std::int64_t cache_bytes_used = 0;  ///< set aside for the K/V of those that run
-  EngineLimits limits;                ///< cache_bytes as resolved, in bytes
+  std::int64_t cache_bytes_used = 0;  ///< bytes reserved for the K/V cache of running requests
+  EngineLimits limits;                ///< the engine's limits; cache_bytes in bytes, never 0
 };
 
 /// Called on the engine's thread when a request has ended, before Request::result() returns on
-/// another thread; must not throw. On this thread the result is there: result() does not wait.
+/// another thread. It must not throw. Inside the callback, result() returns at once.
 using DoneCallback = std::function<void()>;
 
 struct Job;
 
-/// A request under way. Copies are the same request; thread-safe; may outlive the engine, which
-/// ends the requests it leaves behind with `abort`. An empty one has no request to ask about.
+/// A submitted request. Copies refer to the same request. All functions are thread-safe. A Request
+/// may outlive its engine: destroying the engine ends the request with FinishReason::abort. A
+/// default-constructed Request refers to no request and must not be asked for anything.
 class FASTDLLM_API Request {
  public:
   Request() = default;
   /// Waits until the request has ended and on_done has returned. Errors: those of
-  /// Engine::generate() during a pass and what the callback threw; Error{bad_config} on the
-  /// engine's own thread while the request runs: it would wait for itself.
+  /// Engine::generate() during a pass; an exception that the callback threw; Error{bad_config} on
+  /// the engine's own thread while the request runs, because it would wait for itself.
   [[nodiscard]] GenerationResult result() const;
-  /// Waits so long at most, on the engine's own thread not at all; whether result() would return
-  /// at once.
+  /// Waits at most `time` (on the engine's own thread not at all). Returns whether result() would
+  /// return at once.
   [[nodiscard]] bool wait_for(std::chrono::nanoseconds time) const;
-  /// Whether the request has ended; on_done may still run.
+  /// Whether the request has ended. on_done may still be running.
   [[nodiscard]] bool done() const;
-  /// Ends the request before its next pass with `abort`; one that has ended stays as it is.
+  /// Ends the request before its next pass, with FinishReason::abort. Does nothing when the request
+  /// has already ended.
   void cancel() const noexcept;
   /// Errors: Error{bad_config} on the engine's own thread, and in a process that was forked from
-  /// the engine's.
+  /// the engine's process.
   void require_other_thread() const;
   [[nodiscard]] bool on_engine_thread() const noexcept;
 
@@ -70,64 +73,80 @@ class FASTDLLM_API Request {
   std::shared_ptr<Job> job_;
 };
 
-/// Requests of all threads are decoded side by side, pass by pass, on a thread of the engine's own
-/// (continuous batching). A request's tokens do not depend on the others: see ARCHITECTURE.md.
-/// Every function may be called from every thread, but from a callback those only that do not wait.
+/// A loaded package that decodes requests of token ids:
+/// @code
+///   fastdllm::Engine engine(argv[1], {.threads = 2});
+///   ...
+///   const fastdllm::GenerationConfig config{.max_new_tokens = 64, .threshold = 0.9};
+///   const fastdllm::GenerationResult result = engine.generate(prompt, config);
+/// @endcode
 ///
-/// A block-causal engine keeps the K/V of finished blocks from request to request: a prompt that
-/// begins like an earlier one and its answer (a conversation's next turn) computes what is new
-/// only.
+/// The engine has one thread of its own. It decodes the requests of all callers side by side, pass
+/// by pass; requests join and leave the batch between passes (continuous batching). In float32 a
+/// request's tokens do not depend on the requests beside it: see docs/batching.md.
+///
+/// All functions are thread-safe. A callback runs on the engine's thread, so it may only call
+/// functions that do not wait for a request.
+///
+/// With a block-causal package, the K/V rows of finished blocks are kept for later requests. A
+/// prompt that begins with the ids of an earlier request, such as the next turn of a conversation,
+/// computes only its new rows.
 class FASTDLLM_API Engine {
  public:
-  /// Errors: Error{bad_package} for the folder, Error{backend} for the inference library,
-  /// Error{bad_config} for limits out of range.
+  /// Loads the package folder. Errors: Error{bad_package} for the folder, Error{backend} for the
+  /// inference library, Error{bad_config} for limits out of range.
   explicit Engine(const std::filesystem::path& package, const SessionOptions& options = {},
                   const EngineLimits& limits = {});
-  /// For a backend of your own (tests do this). The session must have the package's graph contract.
+  /// For an own backend or a test. The session's inputs and outputs must be those that
+  /// export/PACKAGE.md describes. Errors: as above.
   Engine(PackageInfo package, std::unique_ptr<Session> session, const EngineLimits& limits = {});
-  /// Ends the requests under way.
+  /// Ends all requests with FinishReason::abort.
   ~Engine();
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;
 
-  /// Decodes max_new_tokens positions after `prompt_ids` ([P] ids in [0, vocab_size), no mask
-  /// token). Errors: Error{bad_config}, Error{overloaded} before any pass; Error{numeric},
-  /// Error{backend} during one; the engine stays usable after each.
+  /// Decodes config.max_new_tokens positions after the prompt and waits for the result.
+  /// prompt_ids: shape [P], ids in [0, vocab_size) without the mask token; copied. on_commit:
+  /// called after every pass over a block. Errors: Error{bad_config} and Error{overloaded} before
+  /// the first pass; Error{numeric} and Error{backend} during a pass. The engine stays usable after
+  /// an error.
   [[nodiscard]] GenerationResult generate(std::span<const std::int32_t> prompt_ids,
                                           const GenerationConfig& config = {},
                                           const CommitCallback& on_commit = {});
-  /// The same without waiting. Both callbacks run on the engine's thread and hold up all requests;
-  /// what on_commit throws ends its own request.
+  /// Like generate(), but returns at once. Both callbacks run on the engine's thread, and all
+  /// requests wait meanwhile. An exception thrown by on_commit ends only its own request.
   [[nodiscard]] Request submit(std::span<const std::int32_t> prompt_ids,
                                const GenerationConfig& config = {}, CommitCallback on_commit = {},
                                DoneCallback on_done = {});
 
-  /// Fills the mask tokens among `canvas_ids` ([L], at least one of them a mask token); the others
-  /// never change. The result is the whole canvas, events' positions are indices into it. Nothing
-  /// ends it early, max_new_tokens is ignored, blocks count from the first gap. Errors: as
-  /// generate().
+  /// Replaces the mask tokens in `canvas_ids` and keeps all other ids. canvas_ids: shape [L], with
+  /// at least one mask token; copied. The result's token_ids are the whole canvas, and the
+  /// positions in events are indices into it. Stop tokens do not end it and max_new_tokens is
+  /// ignored. Blocks are counted from the first mask token. Errors: as generate().
   [[nodiscard]] GenerationResult infill(std::span<const std::int32_t> canvas_ids,
                                         const GenerationConfig& config = {},
                                         const CommitCallback& on_commit = {});
+  /// Like infill(), but returns at once; callbacks as for submit().
   [[nodiscard]] Request submit_infill(std::span<const std::int32_t> canvas_ids,
                                       const GenerationConfig& config = {},
                                       CommitCallback on_commit = {}, DoneCallback on_done = {});
 
-  /// One plain pass without cache: f32 logits [positions.size(), vocab_size], before any logit
-  /// shift. Mask tokens are allowed in `ids`. block_length: of block-causal attention, none = the
-  /// package's. Errors: as generate().
+  /// Runs the model once, without a cache, and waits for the result. ids: shape [T]; mask tokens
+  /// are allowed. positions: indices into `ids`. block_length: of block-causal attention; none =
+  /// the package's. Returns float32 logits of shape [positions.size(), vocab_size], row-major, as
+  /// the model gives them: PackageInfo::logits_shift is not applied. Errors: as generate().
   [[nodiscard]] std::vector<float> logits(std::span<const std::int32_t> ids,
                                           std::span<const std::int32_t> positions,
                                           std::optional<std::int64_t> block_length = {});
 
-  /// Errors: Error{bad_config} on the engine's own thread, that is in a callback, which must not
-  /// wait for the engine, and in a process that was forked after the engine's first request.
+  /// Errors: Error{bad_config} on the engine's own thread (inside a callback, which must not wait
+  /// for the engine), and in a process that was forked after the engine's first request.
   void require_other_thread() const;
 
   [[nodiscard]] const PackageInfo& package() const noexcept;
-  /// Never waits for a pass; also for callbacks.
+  /// Never waits for a pass, so callbacks may call it.
   [[nodiscard]] EngineLoad load() const;
-  /// The backend's name, version and device, for people.
+  /// The backend's name, version and device, as text to show to a user.
   [[nodiscard]] std::string backend() const;
 
  private:

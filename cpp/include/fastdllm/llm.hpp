@@ -1,4 +1,5 @@
-// Text in, text out: an engine with a package's tokenizer and chat format. Part of fastdllm::text.
+// Text in, text out: an engine together with the package's tokenizer and chat format. In the CMake
+// target fastdllm::text.
 #pragma once
 
 #include <chrono>
@@ -19,61 +20,63 @@
 
 namespace fastdllm {
 
-/// An answer: its text without special tokens, and what the engine says of it. The fields are those
-/// of Python's Completion.
+/// The answer to a prompt. Python's Completion has the same fields.
 struct Completion {
-  std::string text;
-  /// Up to the end-of-text token that ended the answer, or the last one that holds text before the
-  /// stop string.
+  std::string text;  ///< without special tokens
+  /// Up to and including the end-of-text token; or up to the last token with text before the stop
+  /// string.
   std::vector<std::int32_t> token_ids;
   std::vector<double> logprobs;  ///< one per token
   FinishReason finish_reason = FinishReason::length;
-  std::optional<std::string> stop;  ///< the stop string that ended the text
+  std::optional<std::string> stop;  ///< the stop string that ended the text, or none
   std::int64_t num_passes = 0;
   std::int64_t prompt_tokens = 0;
-  std::int64_t completion_tokens = 0;  ///< the stop string or end-of-text token included
+  std::int64_t completion_tokens = 0;  ///< including the stop string or the end-of-text token
   GenerationStats stats;
 };
 
-/// One pass of an answer. piece: the text that became final with it, often ""; text: all final
-/// text. Borrowed, valid during the callback only. Pieces add up to the completion's text: where
-/// some was held back until the end, a last event has it, whose commit holds no positions.
+/// What one pass added to an answer. Borrowed, valid only during the callback. All pieces together
+/// are the completion's text. If text was held back until the end, one more event follows whose
+/// commit has no positions.
 struct TextEvent {
   const CommitEvent& commit;
-  std::string_view piece;
-  std::string_view text;
+  std::string_view piece;  ///< the text that became final in this pass, often ""
+  std::string_view text;   ///< all final text so far
 };
 
-/// Called after every pass, on the engine's thread, and not after the request has ended; false ends
-/// the answer with `abort`, unless this pass has ended it, and is its last call.
+/// Called after every pass, on the engine's thread, until the request has ended. Returning false
+/// ends the answer with FinishReason::abort, unless this pass has already ended it; the callback is
+/// not called again.
 using TextCallback = std::function<bool(const TextEvent&)>;
 
-/// Threshold 0.9 (the paper's): what is used where no config is given. GenerationConfig{} is one
-/// token per pass.
+/// The config of a request that is made without one: threshold 0.9, Fast-dLLM's default. (A
+/// GenerationConfig{} decodes one token per pass.)
 [[nodiscard]] FASTDLLM_API GenerationConfig default_text_config();
 
-/// Of one request, beside its GenerationConfig.
+/// The text options of one request, in addition to its GenerationConfig.
 struct TextOptions {
-  /// Strings, none empty, before which the text ends, with `stop`; the request ends with the pass
-  /// that completes one.
+  /// Strings, none empty, before which the text ends with FinishReason::stop. The request ends with
+  /// the pass that completes one of them.
   std::vector<std::string> stop{};
-  bool raw = false;  ///< a prompt as it stands, without the chat format
+  bool raw = false;  ///< use the prompt as it is, without the chat format
 };
 
-/// An answer under way. Copies are the same answer; thread-safe; may outlive the LLM, which ends
-/// those it leaves behind with `abort`. An empty one has no answer to ask about.
+/// A submitted request for text. Copies refer to the same request. All functions are thread-safe. A
+/// TextRequest may outlive its LLM: destroying the LLM ends the request with FinishReason::abort. A
+/// default-constructed TextRequest refers to no request and must not be asked for anything.
 class FASTDLLM_API TextRequest {
  public:
   TextRequest() = default;
-  /// Waits until the answer is there and on_done has returned; the same each time. A cancelled
-  /// answer has the text so far. Errors: as Request::result().
+  /// Waits until the answer is complete and on_done has returned. The answer to a cancelled request
+  /// is the text so far. Errors: as Request::result().
   [[nodiscard]] Completion result() const;
-  /// Waits so long at most, in a callback of the engine not at all; whether result() would return
-  /// at once.
+  /// Waits at most `time` (inside a callback of the engine not at all). Returns whether result()
+  /// would return at once.
   [[nodiscard]] bool wait_for(std::chrono::nanoseconds time) const;
-  /// Whether the answer is there; on_done may still run.
+  /// Whether the answer is complete. on_done may still be running.
   [[nodiscard]] bool done() const;
-  /// Ends the request before its next pass with `abort`; one that has ended stays as it is.
+  /// Ends the request before its next pass, with FinishReason::abort. Does nothing when the request
+  /// has already ended.
   void cancel() const noexcept;
 
  private:
@@ -83,33 +86,39 @@ class FASTDLLM_API TextRequest {
   std::shared_ptr<State> state_;
 };
 
-/// A package with its text. Safe to use from many threads: requests are decoded side by side by one
-/// Engine, see there.
+/// A loaded package that answers prompts and chats:
+/// @code
+///   fastdllm::LLM llm(argv[1]);
+///   std::cout << llm.generate(argv[2]).text << '\n';
+/// @endcode
+///
+/// Thread-safe: the requests of all threads are decoded side by side by one Engine.
 class FASTDLLM_API LLM {
  public:
-  /// Errors: Error{bad_package}, also for a package without a tokenizer (use Engine then);
-  /// Error{backend}; Error{bad_config}.
+  /// Loads the package folder. Errors: Error{bad_package}, also when the package has no tokenizer
+  /// (use Engine then); Error{backend}; Error{bad_config}.
   explicit LLM(const std::filesystem::path& package, const SessionOptions& options = {},
                const EngineLimits& limits = {});
-  /// For an engine of your own (tests do this).
+  /// For an own engine or a test.
   LLM(Engine engine, TextCodec codec);
-  /// Ends the requests under way.
+  /// Ends all requests with FinishReason::abort.
   ~LLM();
   LLM(LLM&&) noexcept;
   LLM& operator=(LLM&&) noexcept;
 
-  /// A prompt is one user message through the chat format if the package has a chat template (raw:
-  /// as it stands). Errors: Error{bad_config}, Error{overloaded} before any pass; see
-  /// Engine::generate().
+  /// Answers a prompt and waits for the answer. If the package has a chat template, the prompt is
+  /// sent as one user message, unless options.raw is set. Errors: as Engine::generate().
   [[nodiscard]] Completion generate(std::string_view prompt,
                                     const GenerationConfig& config = default_text_config(),
                                     const TextOptions& options = {},
                                     const TextCallback& on_text = {});
+  /// Answers the last message of a chat and waits for the answer. Errors: as generate() and
+  /// TextCodec::render_chat().
   [[nodiscard]] Completion chat(std::span<const Message> messages,
                                 const GenerationConfig& config = default_text_config(),
                                 const TextOptions& options = {}, const TextCallback& on_text = {});
-  /// The same without waiting. on_done: called on the engine's thread when the answer is there,
-  /// before result() returns on another thread.
+  /// Like generate() and chat(), but return at once. on_done: called on the engine's thread when
+  /// the answer is complete, before result() returns on another thread.
   [[nodiscard]] TextRequest submit(std::string_view prompt,
                                    const GenerationConfig& config = default_text_config(),
                                    const TextOptions& options = {}, TextCallback on_text = {},
@@ -119,7 +128,7 @@ class FASTDLLM_API LLM {
                                         const TextOptions& options = {}, TextCallback on_text = {},
                                         DoneCallback on_done = {});
 
-  /// The ids of a prompt, as generate() sees it.
+  /// The token ids that generate() would use for this prompt.
   [[nodiscard]] std::vector<std::int32_t> encode(std::string_view prompt, bool raw = false) const;
 
   [[nodiscard]] Engine& engine() noexcept;

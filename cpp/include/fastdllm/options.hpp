@@ -1,5 +1,5 @@
-// The options of generations, sessions and engines by name: what command lines, services, bindings
-// and documentation have. All of them come from one table.
+// All options by name, with type, range and help text. Command lines, the server, the bindings and
+// the documentation are made from this one table.
 #pragma once
 
 #include <optional>
@@ -15,7 +15,7 @@
 
 namespace fastdllm {
 
-/// Which struct an option is a field of.
+/// The struct that has an option as its field.
 enum class OptionGroup {
   generation,  ///< GenerationConfig
   session,     ///< SessionOptions
@@ -36,28 +36,28 @@ enum class OptionType {
 [[nodiscard]] FASTDLLM_API std::string_view name_of(OptionGroup group) noexcept;
 [[nodiscard]] FASTDLLM_API std::string_view name_of(OptionType type) noexcept;
 
-/// What is known of an option.
+/// One row of the table.
 struct OptionInfo {
   OptionGroup group = OptionGroup::generation;
   std::string_view name{};
   OptionType type = OptionType::integer;
-  bool optional = false;            ///< "none" is a value of it
-  std::optional<double> minimum{};  ///< of an integer or a number, and of a list's numbers
+  bool optional = false;            ///< it may have no value; as text: "none"
+  std::optional<double> minimum{};  ///< of the number, or of each number in a list
   std::optional<double> maximum{};
   bool minimum_excluded = false;
   bool maximum_excluded = false;
-  std::string range{};  ///< the same in words: "at least 1", "in (0, 1]"; "" = any
-  std::vector<std::string_view> choices{};
-  std::string default_text{};  ///< as get_option() writes it
-  std::string_view since{};    ///< the first version that has it
+  std::string range{};  ///< the range as text: "at least 1", "in (0, 1]"; "" = any value
+  std::vector<std::string_view> choices{};  ///< the names of a choice
+  std::string default_text{};               ///< the default, as get_option() writes it
+  std::string_view since{};                 ///< the first version with this option
   std::string_view help{};
-  bool is_rule = false;  ///< decides how many positions a pass commits, see with_default_rule()
+  bool is_rule = false;  ///< an unmasking rule or schedule, see with_default_rule()
 };
 
-/// All options: the fields of GenerationConfig, SessionOptions and EngineLimits, in their order.
+/// The rows of all fields of GenerationConfig, SessionOptions and EngineLimits, in their order.
 [[nodiscard]] FASTDLLM_API std::vector<OptionInfo> option_table();
 
-/// The same by name as set_option() and get_option() of generation.hpp, for the other two structs.
+/// Set and get a field by its name, like the functions of the same name in generation.hpp.
 FASTDLLM_API void set_option(SessionOptions& options, std::string_view name,
                              std::string_view value);
 FASTDLLM_API void set_option(EngineLimits& limits, std::string_view name, std::string_view value);
@@ -66,12 +66,12 @@ FASTDLLM_API void set_option(EngineLimits& limits, std::string_view name, std::s
 [[nodiscard]] FASTDLLM_API std::string get_option(const EngineLimits& limits,
                                                   std::string_view name);
 
-/// Numbers in range. Errors: Error{bad_config} naming the option, what is allowed and what was
-/// found. An engine checks its options when it is opened.
+/// Check the ranges of all fields. Engine's constructor does so too. Errors: Error{bad_config} with
+/// the option's name, what is allowed and what was found.
 FASTDLLM_API void validate(const SessionOptions& options);
 FASTDLLM_API void validate(const EngineLimits& limits);
 
-/// The name that was probably meant by one that there is not; "" where none is near.
+/// The known name that is most similar to a misspelt one; "" when none is similar.
 [[nodiscard]] FASTDLLM_API std::string_view nearest_name(std::string_view name,
                                                          std::span<const std::string_view> names);
 

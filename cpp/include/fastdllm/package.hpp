@@ -1,4 +1,4 @@
-// What a package says of its model: facts that the runtime branches on. See export/PACKAGE.md.
+// The facts about a model in its package's fastdllm.json. export/PACKAGE.md describes the format.
 #pragma once
 
 #include <array>
@@ -14,28 +14,32 @@
 
 namespace fastdllm {
 
-/// Packages up to this format version are read; newer ones are refused.
+/// The newest package format that can be read; newer ones are refused.
 inline constexpr int supported_format_version = 1;
 
-/// What a package's weights and arithmetic may be; see export/PACKAGE.md.
+/// The precisions of weights and arithmetic that a package may have; see export/PACKAGE.md.
 inline constexpr std::array<std::string_view, 5> precisions{"fp32", "fp16", "bf16", "int8", "int4"};
 
-/// block_causal: a row at position i sees position j iff i / block_length >= j / block_length.
-enum class AttentionKind { bidirectional, block_causal };
+/// Which positions a row attends to.
+enum class AttentionKind {
+  bidirectional,  ///< all of them
+  block_causal,   ///< position i attends to j iff i / block_length >= j / block_length (integers)
+};
 
-/// What the confidence of a proposed token is.
+/// How the confidence of a proposed token is computed.
 enum class ConfidenceKind {
-  raw,        ///< its softmax probability by the plain logits
-  processed,  ///< its probability in the distribution sampled from (temperature, top_p, top_k)
+  raw,        ///< the softmax of the model's logits
+  processed,  ///< its probability in the distribution that is sampled (temperature, top_p, top_k)
 };
 
 [[nodiscard]] FASTDLLM_API std::string_view name_of(AttentionKind kind) noexcept;
 [[nodiscard]] FASTDLLM_API std::string_view name_of(ConfidenceKind kind) noexcept;
 
+/// What fastdllm.json says. Lengths are in tokens.
 struct PackageInfo {
   std::filesystem::path path;  ///< the package folder
   int format_version = 0;
-  std::string family;     ///< for people; nothing branches on it
+  std::string family;     ///< to show to a user; no code depends on it
   std::string precision;  ///< one of `precisions`
   int opset = 0;
   std::filesystem::path graph;  ///< absolute path of model.onnx
@@ -53,30 +57,34 @@ struct PackageInfo {
   std::optional<std::int32_t> pad_token_id;
   std::optional<std::int32_t> bos_token_id;
   AttentionKind attention = AttentionKind::bidirectional;
-  std::int64_t logits_shift = 0;                 ///< 1: the row before a position predicts it
-  std::optional<std::int64_t> block_length;      ///< default of GenerationConfig::block_length
-  std::optional<std::int64_t> sub_block_length;  ///< likewise
-  /// block_causal: the pass that commits a block also gives the next block's first token.
+  std::int64_t logits_shift = 0;             ///< 0 or 1: row i - logits_shift predicts position i
+  std::optional<std::int64_t> block_length;  ///< the default of GenerationConfig::block_length
+  /// The default of GenerationConfig::sub_block_length.
+  std::optional<std::int64_t> sub_block_length;
+  /// block_causal: the pass that caches a finished block also decodes the next block's first token.
   bool seed_token = false;
-  bool threshold_inclusive = true;  ///< confidence >= threshold commits; false: >
+  /// Whether a confidence equal to the threshold is committed (>=, not >).
+  bool threshold_inclusive = true;
   ConfidenceKind confidence = ConfidenceKind::raw;
   std::int64_t min_prompt_length = 0;
 };
 
-/// Reads and checks fastdllm.json: format version, every key's type and range, every file's
-/// presence and size, and the graph file's SHA-256 (`fastdllm check` hashes the weights too).
-/// Errors: Error{bad_package} naming file, key, expected, found.
+/// Reads and checks fastdllm.json: the format version, the type and range of every key, that every
+/// file exists with its size, and the SHA-256 of the graph file. It does not hash the weights,
+/// which takes long: check_files() does. Errors: Error{bad_package} with file, key, expected,
+/// found.
 [[nodiscard]] FASTDLLM_API PackageInfo read_package(const std::filesystem::path& folder);
 
-/// One file of a package, hashed: its size, or what is wrong with it.
+/// The result of checking one file.
 struct FileCheck {
-  std::string name;
+  std::string name;  ///< name of the file; "files" when it is about all of them
   bool passed = false;
-  std::string detail;
+  std::string detail;  ///< its size, or what is wrong with it
 };
 
-/// What read_package() leaves out because gigabytes take their time: hashes every file that the
-/// package lists, by name, and names those that it does not list. Errors: as read_package().
+/// Hashes every file that the package lists, weights included, in the order of their names. First
+/// in the result is a failed check with the names of files that the package does not list, if there
+/// are any. Errors: as read_package().
 [[nodiscard]] FASTDLLM_API std::vector<FileCheck> check_files(const std::filesystem::path& folder);
 
 }  // namespace fastdllm

@@ -1,4 +1,4 @@
-// Views on tensors as they cross the backend seam. Row-major, contiguous, rank <= 4.
+// Tensors as the engine hands them to a backend: row-major, contiguous, at most four dimensions.
 #pragma once
 
 #include <array>
@@ -19,7 +19,7 @@ enum class ElementType { float32, float16, bfloat16, int64, boolean };
 /// "float32", "float16", "bfloat16", "int64", "boolean".
 [[nodiscard]] FASTDLLM_API std::string_view name_of(ElementType type) noexcept;
 
-/// Up to four dimensions, by value, so that describing a pass allocates nothing.
+/// Up to four dimensions, stored in place: making one allocates no memory.
 struct FASTDLLM_API Shape {
   std::array<std::int64_t, 4> dims{};
   int rank = 0;
@@ -31,7 +31,7 @@ struct FASTDLLM_API Shape {
   friend bool operator==(const Shape& a, const Shape& b) noexcept = default;
 };
 
-/// Borrowed memory with a type and a shape; the owner outlives every run that uses it.
+/// Borrowed memory with a type and a shape. Its owner keeps it until no run uses it any more.
 struct TensorView {
   ElementType type = ElementType::float32;
   Shape shape;
@@ -40,7 +40,7 @@ struct TensorView {
   friend bool operator==(const TensorView& a, const TensorView& b) noexcept = default;
 };
 
-/// What a graph says about one of its inputs or outputs; -1 marks a dimension that varies.
+/// The name, type and shape of a graph's input or output. -1 stands for a dimension that varies.
 struct TensorSpec {
   std::string name;
   ElementType type = ElementType::float32;

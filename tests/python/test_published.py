@@ -23,6 +23,7 @@ from fastdllm.export.published import read_published
 from fastdllm.problems import read_problems
 
 from conftest import checkpoint_folder
+from cpp_tools import ask
 from many_strings import many_strings
 from published import CHATML, DREAM, SDAR, dream_form, write_json, write_random
 from real_tokenizers import real_tokenizer
@@ -246,6 +247,15 @@ def test_vocab_and_merges_give_the_ids_of_the_published_tokenizer(dream: Path) -
     assert len(strings) > 9000
     assert found == expected
     assert made.encode("a<|mask|>b", add_special_tokens=False).ids == [64, 151666, 65]
+
+
+def test_cpp_gives_a_dream_form_package_the_same_ids(dream: Path, tmp_path: Path) -> None:
+    export_package(dream, tmp_path / "package")
+    strings = many_strings()
+    tokenizer = tmp_path / "package" / "tokenizer.json"
+    answers = ask("tokenizer_tool", tokenizer, [{"encode": text} for text in strings])[1:]
+    wheel = fastdllm.LLM(tmp_path / "package", threads=1).codec
+    assert [answer["ids"] for answer in answers] == [wheel.encode(text) for text in strings]
 
 
 def test_an_unknown_class_of_vocab_and_merges_is_refused_by_name(

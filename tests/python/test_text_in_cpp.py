@@ -127,6 +127,31 @@ def digits_like() -> Tokenizer:
     return tokenizer
 
 
+def gemma_like() -> Tokenizer:
+    """Pieces of characters, white space as another one, bytes for what has no token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre.Split(" ", "merged_with_previous")
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500,
+        special_tokens=["<pad>", "<s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))],
+        limit_alphabet=200,
+        max_token_length=8,
+        show_progress=False,
+    )
+    lines = [line for text in many_strings(3000) for line in text[:200].split(" ")]
+    tokenizer.train_from_iterator(lines, trainer)
+    facts = json.loads(tokenizer.to_str())
+    facts["model"] |= {"byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
+    facts["added_tokens"] = [t for t in facts["added_tokens"] if not t["content"].startswith("<0x")]
+    tokenizer = Tokenizer.from_str(json.dumps(facts))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer.add_tokens([*special("<|mask|>"), plain("<think>", normalized=False)])
+    return tokenizer
+
+
 FAMILIES: list[Callable[[], Tokenizer]] = [
     tiny_math,
     qwen_like,
@@ -134,6 +159,7 @@ FAMILIES: list[Callable[[], Tokenizer]] = [
     llada_like,
     gpt2_like,
     digits_like,
+    gemma_like,
 ]
 
 
@@ -159,7 +185,7 @@ def ask_cpp(tokenizer: Tokenizer | str, folder: Path, requests: list[Any]) -> li
     return answers[1:]
 
 
-def encoded_by_cpp(tokenizer: Tokenizer, folder: Path, texts: list[str]) -> list[Any]:
+def encoded_by_cpp(tokenizer: Tokenizer | str, folder: Path, texts: list[str]) -> list[Any]:
     answers = ask_cpp(tokenizer, folder, [{"encode": text} for text in texts])
     return [answer.get("ids", answer) for answer in answers]
 
@@ -285,6 +311,39 @@ def test_every_character_is_normalized_alike(tmp_path: Path) -> None:
     found = encoded_by_cpp(tokenizer, tmp_path, texts)
 
     assert_equal(texts, found, encoded_by_wheel(tokenizer, texts))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"byte_fallback": False}, "model is neither of bytes"),
+        ({"vocab": {"a": 0, "<0x41>": 1}, "merges": []}, "model is neither of bytes"),
+    ],
+)
+def test_pieces_of_characters_without_bytes_are_refused(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    facts = json.loads(gemma_like().to_str())
+    facts["model"] |= change
+
+    [answer] = ask_cpp(json.dumps(facts), tmp_path, [])
+
+    assert words in answer["error"]
+
+
+@pytest.mark.parametrize("kind", ["ByteFallback", "Replace"])
+def test_decoders_of_characters_that_do_something_else_are_refused(
+    kind: str, tmp_path: Path
+) -> None:
+    facts = json.loads(gemma_like().to_str())
+    parts = facts["decoder"]["decoders"]
+    facts["decoder"]["decoders"] = [part for part in parts if part["type"] != kind]
+    if kind == "Replace":
+        facts["decoder"]["decoders"].insert(0, {"type": "Strip", "content": " ", "start": 1})
+
+    [answer] = ask_cpp(json.dumps(facts), tmp_path, [])
+
+    assert "decoder" in answer["error"]
 
 
 def test_ids_that_the_wheel_would_number_otherwise_are_refused(tmp_path: Path) -> None:

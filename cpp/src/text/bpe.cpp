@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "text/byte_alphabet.hpp"
+#include "text/utf8.hpp"
 
 namespace fastdllm {
 namespace {
@@ -28,25 +29,41 @@ void refuse_unless_absent_or(const JsonReader& model, std::string_view key,
 
 }  // namespace
 
-Bpe::Bpe(const JsonReader& model, const Vocabulary& vocabulary) : vocabulary_(&vocabulary) {
+Bpe::Bpe(const JsonReader& model, const Vocabulary& vocabulary, bool is_byte_level)
+    : vocabulary_(&vocabulary), is_byte_level_(is_byte_level) {
   // Older files name no type.
   if (model.has("type")) (void)model.one_of("type", std::array<std::string_view, 1>{"BPE"});
   refuse_unless_absent_or(model, "dropout", 0.0);
   refuse_unless_absent_or(model, "continuing_subword_prefix", "");
   refuse_unless_absent_or(model, "end_of_word_suffix", "");
   if (!model.absent("ignore_merges")) ignore_merges_ = model.boolean("ignore_merges");
+  read_bytes(model);
+  read_merges(model);
+}
+
+void Bpe::read_bytes(const JsonReader& model) {
   bool complete = true;
   for (std::size_t byte = 0; byte < byte_ids_.size(); ++byte) {
-    const auto id = vocabulary.find(to_alphabet(std::string(1, static_cast<char>(byte))));
+    const auto value = static_cast<unsigned char>(byte);
+    const auto id = vocabulary_->find(
+        is_byte_level_ ? to_alphabet(std::string(1, static_cast<char>(value))) : byte_token(value));
     byte_ids_[byte] = id.value_or(-1);
     complete = complete && id.has_value();
+  }
+  if (!is_byte_level_) {
+    if (model.absent("byte_fallback") || !model.boolean("byte_fallback") || !complete) {
+      throw Error(ErrorCode::bad_package,
+                  concat(model.where(),
+                         " is neither of bytes (no ByteLevel in the pre_tokenizer) nor has "
+                         "byte_fallback and a token for each byte; expected one of the two"));
+    }
+    return;
   }
   // Neither is ever used where every byte has a token.
   if (!complete) {
     refuse_unless_absent_or(model, "unk_token", nullptr);
     refuse_unless_absent_or(model, "byte_fallback", false);
   }
-  read_merges(model);
 }
 
 namespace {
@@ -140,18 +157,34 @@ void Bpe::join(Scratch& scratch) const {
   }
 }
 
+// Puts a word's smallest tokens down.
+void Bpe::begin(std::string_view word, std::vector<Symbol>& symbols) const {
+  symbols.clear();
+  while (!word.empty()) {
+    const std::size_t length = is_byte_level_ ? 1 : utf8::first(word).length;
+    const std::string_view character = word.substr(0, length);
+    word.remove_prefix(length);
+    const auto known = is_byte_level_ ? std::nullopt : vocabulary_->find(character);
+    if (known) {
+      symbols.push_back({.id = *known});
+      continue;
+    }
+    for (const char byte : character) {
+      const std::int32_t id = byte_ids_[static_cast<unsigned char>(byte)];
+      if (id >= 0) symbols.push_back({.id = id});
+    }
+  }
+}
+
 void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<std::int32_t>& ids) const {
   if (ignore_merges_) {
-    if (const auto id = vocabulary_->find(to_alphabet(word))) {
+    const auto id = is_byte_level_ ? vocabulary_->find(to_alphabet(word)) : vocabulary_->find(word);
+    if (id) {
       ids.push_back(*id);
       return;
     }
   }
-  scratch.symbols.clear();
-  for (const char byte : word) {
-    const std::int32_t id = byte_ids_[static_cast<unsigned char>(byte)];
-    if (id >= 0) scratch.symbols.push_back({.id = id});
-  }
+  begin(word, scratch.symbols);
   const auto count = static_cast<std::int32_t>(scratch.symbols.size());
   for (std::int32_t at = 0; at < count; ++at) {
     scratch.symbols[at].previous = at - 1;

@@ -13,8 +13,10 @@ namespace fastdllm {
 
 class Bpe {
  public:
-  /// model: a tokenizer.json's. vocabulary: of the same, borrowed. Errors: Error{bad_package}.
-  Bpe(const JsonReader& model, const Vocabulary& vocabulary);
+  /// model: a tokenizer.json's. vocabulary: of the same, borrowed. is_byte_level: its tokens are
+  /// written in the alphabet of bytes; else in characters, and a character without a token is
+  /// its bytes, "<0x41>". Errors: Error{bad_package}, also for characters without such tokens.
+  Bpe(const JsonReader& model, const Vocabulary& vocabulary, bool is_byte_level);
 
   /// Room for work, so that a text's words share it.
   struct Symbol {
@@ -30,8 +32,8 @@ class Bpe {
     std::vector<Candidate> queue;
   };
 
-  /// Appends a word's ids. word: bytes. A byte without a token is left out, as the `tokenizers`
-  /// library does. Takes n log n.
+  /// Appends a word's ids. word: UTF-8 where it is of characters. A byte without a token is left
+  /// out, as the `tokenizers` library does. Takes n log n.
   void encode(std::string_view word, Scratch& scratch, std::vector<std::int32_t>& ids) const;
 
  private:
@@ -47,7 +49,11 @@ class Bpe {
   void consider(std::int32_t left, Scratch& scratch) const;
   void join(Scratch& scratch) const;
 
+  void read_bytes(const JsonReader& model);
+  void begin(std::string_view word, std::vector<Symbol>& symbols) const;
+
   const Vocabulary* vocabulary_;
+  bool is_byte_level_;
   bool ignore_merges_ = false;
   std::array<std::int32_t, 256> byte_ids_{};  // -1: no token
   std::vector<Merge> merges_;                 // a hash table, at most half full

@@ -1,6 +1,7 @@
 #include "text/byte_alphabet.hpp"
 
 #include <array>
+#include <charconv>
 
 #include "text/utf8.hpp"
 
@@ -52,6 +53,20 @@ std::string from_alphabet(std::string_view token) {
     rest.remove_prefix(next.length);
   }
   return out;
+}
+
+std::string byte_token(unsigned char byte) {
+  constexpr std::string_view digits = "0123456789ABCDEF";
+  return {'<', '0', 'x', digits[byte / 16U], digits[byte % 16U], '>'};
+}
+
+std::optional<unsigned char> byte_of_token(std::string_view token) noexcept {
+  if (token.size() != 6 || !token.starts_with("<0x") || !token.ends_with('>')) return std::nullopt;
+  unsigned value = 0;
+  const char* const end = token.data() + 5;
+  const auto [stopped, problem] = std::from_chars(token.data() + 3, end, value, 16);
+  if (problem != std::errc() || stopped != end) return std::nullopt;
+  return static_cast<unsigned char>(value);
 }
 
 }  // namespace fastdllm

@@ -67,18 +67,40 @@ std::string to_nfc(std::string_view text) {
   return out;
 }
 
+Replacement::Replacement(const JsonReader& description)
+    : pattern_(read_pattern(description)), content_(description.string("content")) {}
+
+std::string Replacement::apply(std::string_view text) const {
+  std::string out;
+  std::size_t done = 0;
+  for (const TextRange& range : pattern_.find_all(text)) {
+    out.append(text.substr(done, range.begin - done)).append(content_);
+    done = range.end;
+  }
+  return out.append(text.substr(done));
+}
+
 Normalizer::Normalizer(const JsonReader& description) {
-  constexpr std::array<std::string_view, 2> kinds{"NFC", "Sequence"};
-  if (description.one_of("type", kinds) == 0) {
-    is_nfc_ = true;
-    return;
+  add(description);
+}
+
+void Normalizer::add(const JsonReader& description) {
+  constexpr std::array<std::string_view, 3> kinds{"NFC", "Replace", "Sequence"};
+  switch (description.one_of("type", kinds)) {
+    case 0: steps_.emplace_back(); return;
+    case 1: steps_.emplace_back(description); return;
+    default: break;
   }
   std::size_t index = 0;
   for (const nlohmann::json& part : description.array("normalizers")) {
-    const Normalizer inner(
-        JsonReader(part, concat(description.where(), ".normalizers[", index++, "]")));
-    is_nfc_ = is_nfc_ || inner.is_nfc_;
+    add(JsonReader(part, concat(description.where(), ".normalizers[", index++, "]")));
   }
+}
+
+std::string Normalizer::apply(std::string_view text) const {
+  std::string out(text);
+  for (const std::optional<Replacement>& step : steps_) out = step ? step->apply(out) : to_nfc(out);
+  return out;
 }
 
 }  // namespace fastdllm

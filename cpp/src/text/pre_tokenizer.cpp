@@ -28,10 +28,6 @@ bool is_numeric(char32_t code) {
 
 PreTokenizer::PreTokenizer(const JsonReader& description) {
   add(description);
-  if (!is_byte_level_) {
-    throw Error(ErrorCode::bad_package,
-                concat(description.where(), " has no ByteLevel; expected one at its end"));
-  }
 }
 
 void PreTokenizer::add(const JsonReader& description) {
@@ -67,12 +63,8 @@ void PreTokenizer::add_byte_level(const JsonReader& description) {
 }
 
 void PreTokenizer::add_split(const JsonReader& description) {
-  const JsonReader pattern = description.object("pattern");
-  const bool literal = pattern.has("String");
-  const std::string text = pattern.string(literal ? "String" : "Regex");
-  const std::string where = concat(pattern.where(), literal ? ".String" : ".Regex");
-  steps_.push_back({literal ? Regex::literal(text, where) : Regex::compile(text, where),
-                    read_behavior(description), description.boolean("invert")});
+  steps_.push_back(
+      {read_pattern(description), read_behavior(description), description.boolean("invert")});
 }
 
 PreTokenizer::Behavior PreTokenizer::read_behavior(const JsonReader& description) {

@@ -14,9 +14,13 @@ namespace fastdllm {
 
 class PreTokenizer {
  public:
-  /// Errors: Error{bad_package} for a kind that is not implemented, or without ByteLevel at its
-  /// end.
+  /// Cuts nothing.
+  PreTokenizer() = default;
+  /// Errors: Error{bad_package} for a kind that is not implemented, or behind a ByteLevel.
   explicit PreTokenizer(const JsonReader& description);
+
+  /// The words are bytes, else characters.
+  [[nodiscard]] bool is_byte_level() const noexcept { return is_byte_level_; }
 
   /// text: UTF-8, borrowed. storage: keeps words that are not in the text as they stand; the words
   /// are valid while it and the text are.

@@ -163,4 +163,12 @@ std::vector<TextRange> Regex::find_all(std::string_view text) const {
   return found;
 }
 
+Regex read_pattern(const JsonReader& description) {
+  const JsonReader pattern = description.object("pattern");
+  const bool literal = pattern.has("String");
+  const std::string text = pattern.string(literal ? "String" : "Regex");
+  const std::string where = concat(pattern.where(), literal ? ".String" : ".Regex");
+  return literal ? Regex::literal(text, where) : Regex::compile(text, where);
+}
+
 }  // namespace fastdllm

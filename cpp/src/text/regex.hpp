@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "support/json_reader.hpp"
+
 namespace fastdllm {
 
 /// Bytes [begin, end) of a text.
@@ -36,5 +38,9 @@ class Regex {
 
   std::shared_ptr<const Code> code_;  // shared by copies, never changed
 };
+
+/// The `pattern` of a tokenizer.json's entry: {"String": ...} or {"Regex": ...}. Errors:
+/// Error{bad_package}.
+[[nodiscard]] Regex read_pattern(const JsonReader& description);
 
 }  // namespace fastdllm

@@ -72,18 +72,23 @@ Normalizer read_normalizer(const JsonReader& document) {
   return Normalizer(document.object("normalizer"));
 }
 
+PreTokenizer read_pre_tokenizer(const JsonReader& document) {
+  if (document.absent("pre_tokenizer")) return {};
+  return PreTokenizer(document.object("pre_tokenizer"));
+}
+
 }  // namespace
 
 struct Tokenizer::State {
   explicit State(const JsonReader& document)
       : vocabulary(document.object("model")),
-        bpe(document.object("model"), vocabulary),
+        pre_tokenizer(read_pre_tokenizer(document)),
+        bpe(document.object("model"), vocabulary, pre_tokenizer.is_byte_level()),
         added(read_added_tokens(document, vocabulary)),
         normalizer(read_normalizer(document)),
-        pre_tokenizer(document.object("pre_tokenizer")),
         raw_finder(select(added, false), normalizer),
         normalized_finder(select(added, true), normalizer),
-        token_bytes(document, vocabulary, added) {
+        token_bytes(document, vocabulary, added, pre_tokenizer.is_byte_level()) {
     refuse_unless_normal(document, added, normalizer);
     refuse_unless_null(document, "truncation");
     refuse_unless_null(document, "padding");
@@ -93,10 +98,10 @@ struct Tokenizer::State {
   }
 
   Vocabulary vocabulary;
+  PreTokenizer pre_tokenizer;
   Bpe bpe;
   std::vector<AddedToken> added;
   Normalizer normalizer;
-  PreTokenizer pre_tokenizer;
   AddedTokenFinder raw_finder;         // looks at the text as it stands,
   AddedTokenFinder normalized_finder;  // and at what the normalizer made of the rest
   TokenBytes token_bytes;

@@ -67,6 +67,35 @@ std::string error_of(const json& document) {
   return error_of_text(document.dump());
 }
 
+// "é" 0, "\u2581" 1, the joined two 2, then the 256 bytes from 3, and the special token "<s>" 259.
+json of_characters() {
+  json vocab{{"\u00e9", 0}, {"\u2581", 1}, {"\u2581\u00e9", 2}};
+  for (int byte = 0; byte < 256; ++byte)
+    vocab[byte_token(static_cast<unsigned char>(byte))] = byte + 3;
+  json document = small();
+  document["added_tokens"][0]["id"] = 259;
+  const json space{{"String", " "}}, mark{{"String", "\u2581"}};
+  document["normalizer"] = {{"type", "Replace"}, {"pattern", space}, {"content", "\u2581"}};
+  document["pre_tokenizer"] = nullptr;
+  document["decoder"] = {
+      {"type", "Sequence"},
+      {"decoders",
+       {{{"type", "Replace"}, {"pattern", mark}, {"content", " "}}, {{"type", "ByteFallback"}}}}};
+  document["model"] = {
+      {"type", "BPE"}, {"vocab", vocab}, {"byte_fallback", true}, {"merges", {"\u2581 \u00e9"}}};
+  return document;
+}
+
+TEST(Tokenizer, ACharacterWithoutATokenIsItsBytes) {
+  const Tokenizer tokenizer = make(of_characters());
+  EXPECT_EQ(tokenizer.encode(" \u00e9\u00e9<s>A\u00e8"),
+            (Ids{2, 0, 259, 3 + 0x41, 3 + 0xC3, 3 + 0xA8}));
+  EXPECT_EQ(tokenizer.decode(Ids{2, 259, 3 + 0xC3, 3 + 0xA8}, true), " \u00e9\u00e8");
+  // Bytes that are no characters: each becomes a mark, as the tokenizers library has it.
+  EXPECT_EQ(tokenizer.decode(Ids{3 + 0x41, 3 + 0xC3, 1}, true), "\ufffd\ufffd ");
+  EXPECT_EQ(byte_of_token("<0x4G>"), std::nullopt);
+}
+
 TEST(Tokenizer, JoinsThePairOfTheLowestRankFirst) {
   const Tokenizer tokenizer = make(small());
   EXPECT_EQ(tokenizer.encode("abcab"), (Ids{257, 256}));
@@ -166,7 +195,8 @@ TEST(Tokenizer, RefusesByNameWhatIsNotImplemented) {
             "tokenizer.json.pre_tokenizer.type is \"Metaspace\"; expected one of \"ByteLevel\", "
             "\"Split\", \"Digits\", \"Sequence\"");
   EXPECT_EQ(with("/normalizer", {{"type", "NFKC"}}),
-            "tokenizer.json.normalizer.type is \"NFKC\"; expected one of \"NFC\", \"Sequence\"");
+            "tokenizer.json.normalizer.type is \"NFKC\"; expected one of \"NFC\", \"Replace\", "
+            "\"Sequence\"");
   EXPECT_NE(with("/decoder", {{"type", "Strip"}}).find("decoder.type is \"Strip\""),
             std::string::npos);
   EXPECT_NE(with("/post_processor", {{"type", "X"}}).find("post_processor.type is \"X\""),
@@ -177,7 +207,7 @@ TEST(Tokenizer, RefusesByNameWhatIsNotImplemented) {
   EXPECT_NE(with("/model/end_of_word_suffix", "</w>").find("end_of_word_suffix is \"</w>\""),
             std::string::npos);
   EXPECT_NE(with("/pre_tokenizer", {{"type", "Digits"}, {"individual_digits", true}})
-                .find("pre_tokenizer has no ByteLevel"),
+                .find("model is neither of bytes (no ByteLevel in the pre_tokenizer)"),
             std::string::npos);
 }
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastdllm.export.adapters import ModelSpec, MoeSpec
+from fastdllm.export.rope import query_rotation, rope_tables, rotation
 
 CONTRIB = "com.microsoft"  # ONNX Runtime's own operators
 MIXTURE = "fastdllm.mixture"  # domain of the node that stands for a mixture's experts in a trace
@@ -37,11 +38,9 @@ def take_rows(x: Tensor, rows: Tensor) -> Tensor:
     return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
 
 
-def rope_frequencies(spec: ModelSpec) -> Tensor:
-    """Return the rotation's angle per position, f32 [R/2]; R dimensions of a head are rotated."""
-    rotated = spec.rotary_dim or spec.head_dim
-    exponents = torch.arange(0, rotated, 2, dtype=torch.float32) / rotated
-    return 1.0 / (spec.rope_theta**exponents * spec.rope_scaling)
+def rotary_tables(spec: ModelSpec) -> dict[str, Tensor]:
+    """Return the rotation's constants by the name of their buffer, see rope.py."""
+    return rope_tables(spec.rope, spec.rotary_dim or spec.head_dim)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, opset: int) -> Tensor:
@@ -197,6 +196,7 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Tensor,
+        q_rotation: tuple[Tensor, Tensor],
         rotation: tuple[Tensor, Tensor],
         mask: Tensor,
         past: tuple[Tensor, Tensor],
@@ -208,10 +208,10 @@ class Layer(nn.Module):
         K and V; the others stop there (the last layer: nothing but the head reads its output).
         """
         a = self.attention_norm(x)
-        q_rotation, some = rotation, a
+        some = a
         if wanted is not None:
             x, some = take_rows(x, wanted), take_rows(a, wanted)
-            q_rotation = (take_rows(rotation[0], wanted), take_rows(rotation[1], wanted))
+            q_rotation = (take_rows(q_rotation[0], wanted), take_rows(q_rotation[1], wanted))
             mask = take_rows(mask[:, 0], wanted)[:, None]
         attend = self._attend_joined if self.joined else self._attend
         q, k, v = self.query(some), self.key(a), self.value(a)
@@ -281,8 +281,6 @@ class Transformer(nn.Module):
     opset: of the export, which decides between operators that compute the same.
     """
 
-    inverse_frequencies: Tensor
-
     def __init__(self, spec: ModelSpec, opset: int) -> None:
         super().__init__()
         self.spec = spec
@@ -292,7 +290,8 @@ class Transformer(nn.Module):
         self.head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
         if spec.tied_embeddings:
             self.head.weight = self.embedding.weight
-        self.register_buffer("inverse_frequencies", rope_frequencies(spec), persistent=False)
+        for name, table in rotary_tables(spec).items():
+            self.register_buffer(name, table, persistent=False)
 
     def forward(
         self,
@@ -310,13 +309,14 @@ class Transformer(nn.Module):
         x = self.embedding(input_ids)
         if self.spec.embedding_scale != 1.0:
             x = x * self.spec.embedding_scale
-        angles = position_ids.float()[..., None] * self.inverse_frequencies
-        rotation = (angles.cos(), angles.sin())
+        tables = {name: getattr(self, name) for name in rotary_tables(self.spec)}
+        turn = rotation(self.spec.rope, position_ids, attention_mask, tables)
+        q_turn = query_rotation(self.spec.rope, position_ids, turn)
         present: list[Tensor] = []
         last = self.spec.num_layers - 1
         for index, (layer, cached) in enumerate(zip(self.layers, past, strict=True)):
             wanted = logit_indices if index == last else None
-            x, k, v = layer(x, rotation, attention_mask, cached, wanted)
+            x, k, v = layer(x, q_turn, turn, attention_mask, cached, wanted)
             present += [k, v]
         logits = self.head(self.final_norm(x)).float()
         if self.spec.logits_scale != 1.0:

@@ -15,7 +15,7 @@ from torch import Tensor
 from fastdllm.export.adapters import ModelSpec
 from fastdllm.export.errors import ExportError
 from fastdllm.export.experts import expand_experts, experts_apart
-from fastdllm.export.graphs import Transformer, rope_frequencies
+from fastdllm.export.graphs import Transformer, rotary_tables
 from fastdllm.export.joined import (
     attend_by_tiles,
     attention_joined,
@@ -135,20 +135,21 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
 
 
 def fill(model: Transformer, weights: dict[str, Tensor]) -> None:
-    """Make these the model's parameters, by name; its buffer is computed."""
+    """Make these the model's parameters, by name; its buffers are computed."""
     if model.spec.tied_embeddings:
         weights = weights | {"head.weight": weights["embedding.weight"]}
     model.load_state_dict(weights, assign=True)
     model.requires_grad_(False)
     if model.spec.tied_embeddings:
         model.head.weight = model.embedding.weight
-    model.inverse_frequencies = rope_frequencies(model.spec)
+    for name, table in rotary_tables(model.spec).items():
+        setattr(model, name, table)
 
 
 def take_weights(graph_model: ir.Model, model: Transformer) -> list[ir.Value]:
     """Make inputs of the weights, so that the optimizer does not look for their numbers."""
     graph = graph_model.graph
-    names = {*model.state_dict(), "inverse_frequencies"}
+    names = {*model.state_dict(), *rotary_tables(model.spec)}
     weights = [value for name, value in graph.initializers.items() if name in names]
     for value in weights:
         del graph.initializers[str(value.name)]
@@ -161,12 +162,12 @@ def take_weights(graph_model: ir.Model, model: Transformer) -> list[ir.Value]:
 
 def restore_weights(graph_model: ir.Model, weights: list[ir.Value], spec: ModelSpec) -> None:
     """Make initializers of the weights again; the rotation's frequencies get their numbers."""
-    graph = graph_model.graph
+    graph, tables = graph_model.graph, rotary_tables(spec)
     for value in weights:
         graph.inputs.remove(value)
         graph.initializers.add(value)
-        if value.name == "inverse_frequencies":
-            value.const_value = ir.tensor(rope_frequencies(spec).numpy(), name=value.name)
+        if value.name in tables:
+            value.const_value = ir.tensor(tables[value.name].numpy(), name=value.name)
 
 
 def cut_present(model: ir.Model, spec: ModelSpec) -> None:

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from fastdllm.export.adapters import ModelSpec, MoeSpec
 from fastdllm.export.graphs import Transformer
+from fastdllm.export.rope import RopeSpec
 
 # No powers of two: a stored block of 32, 64 or 128 that is not full is tried as well.
 HIDDEN, MLP, EXPERT, VOCABULARY = 192, 320, 96, 500
+LENGTH = 24  # in the place of a long original context
 
 
 def twin_spec(spec: ModelSpec) -> ModelSpec:
@@ -34,8 +36,15 @@ def twin_spec(spec: ModelSpec) -> ModelSpec:
         eos_token_ids=(),
         pad_token_id=None,
         bos_token_id=None,
+        rope=_shorter(spec.rope),
         moe=_fewer_experts(spec.moe) if spec.moe else None,
     )
+
+
+def _shorter(rope: RopeSpec) -> RopeSpec:
+    """Let what depends on positions change within the few that are compared."""
+    changes = rope.by_length or rope.query_beta != 0.0
+    return replace(rope, original_length=LENGTH) if changes else rope
 
 
 def _fewer_experts(moe: MoeSpec) -> MoeSpec:

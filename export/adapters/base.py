@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from fastdllm.export.errors import CheckpointError
+from fastdllm.export.rope import RopeSpec
 
 Config = Mapping[str, Any]
 
@@ -60,8 +61,7 @@ class ModelSpec:
     """Everything the graph and the package need to know of a model.
 
     Sizes count elements; ids are token ids; scales multiply. rotary_dim: leading dimensions of a
-    head that are rotated, None = all. rope_scaling: positions are divided by it. The last seven
-    are facts of decoding, see PACKAGE.md.
+    head that are rotated, None = all. The last seven are facts of decoding, see PACKAGE.md.
     """
 
     num_layers: int
@@ -72,7 +72,7 @@ class ModelSpec:
     mlp_size: int
     vocab_size: int
     max_context_length: int
-    rope_theta: float
+    rope: RopeSpec
     norm_eps: float
     mask_token_id: int
     eos_token_ids: tuple[int, ...]
@@ -82,7 +82,6 @@ class ModelSpec:
     tied_embeddings: bool = False
     qk_norm: bool = False
     rotary_dim: int | None = None
-    rope_scaling: float = 1.0
     moe: MoeSpec | None = None
     embedding_scale: float = 1.0
     logits_scale: float = 1.0
@@ -182,39 +181,6 @@ def require(config: Config, allowed: Mapping[str, Sequence[object]]) -> None:
             raise CheckpointError(
                 f"config.json: {key} is {config[key]!r}; this exporter implements {expected}"
             )
-
-
-def _rope_parameters(config: Config) -> Mapping[str, Any]:
-    """Read what younger checkpoints state in one object: rope_theta and rope_scaling's keys."""
-    found = config.get("rope_parameters")
-    if found is None:
-        return {}
-    if not isinstance(found, Mapping) or any(isinstance(v, Mapping) for v in found.values()):
-        raise CheckpointError(
-            f"config.json: rope_parameters is {found!r}; expected an object of numbers and names"
-        )
-    return found
-
-
-def rope_theta(config: Config) -> float:
-    """Read the base of the rotation's frequencies."""
-    return number(_rope_parameters(config), "rope_theta", number(config, "rope_theta", 10000.0))
-
-
-def rope_scaling(config: Config) -> float:
-    """Read what positions are divided by. Errors: CheckpointError naming another kind."""
-    scaling = config.get("rope_scaling") or _rope_parameters(config)
-    if not isinstance(scaling, Mapping):
-        raise CheckpointError(f"config.json: rope_scaling is {scaling!r}; expected an object")
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind == "default":
-        return 1.0
-    if kind == "linear":
-        return number(scaling, "factor", 1.0)
-    raise CheckpointError(
-        f"config.json: rope_scaling is of kind {kind!r}; this exporter implements 'default' and "
-        "'linear'"
-    )
 
 
 def require_stated(config: Config, keys: Sequence[str]) -> None:

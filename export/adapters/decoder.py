@@ -13,10 +13,9 @@ from fastdllm.export.adapters.base import (
     mask_token_id,
     number,
     require,
-    rope_scaling,
-    rope_theta,
     token_id,
 )
+from fastdllm.export.adapters.rope_keys import context_length, rope_spec
 from fastdllm.export.errors import CheckpointError
 
 
@@ -48,17 +47,25 @@ def decoder_spec(
             "divide evenly"
         )
     vocab_size = integer(config, "vocab_size")
+    head_dim = integer(config, "head_dim", hidden // heads)
+    context = integer(config, "max_position_embeddings")
+    rope = rope_spec(
+        config,
+        context=context,
+        rotated=facts.get("rotary_dim") or head_dim,
+        head_dim=head_dim,
+        block_causal=facts.get("attention") == "block_causal",
+    )
     common: dict[str, Any] = {
         "num_layers": integer(config, "num_hidden_layers"),
         "num_heads": heads,
         "num_kv_heads": kv_heads,
-        "head_dim": integer(config, "head_dim", hidden // heads),
+        "head_dim": head_dim,
         "hidden_size": hidden,
         "mlp_size": integer(config, mlp_key),
         "vocab_size": vocab_size,
-        "max_context_length": integer(config, "max_position_embeddings"),
-        "rope_theta": rope_theta(config),
-        "rope_scaling": rope_scaling(config),
+        "max_context_length": context_length(rope, context),
+        "rope": rope,
         "norm_eps": number(config, "rms_norm_eps", norm_eps),
         "mask_token_id": mask_token_id(config, vocab_size, mask_hint),
         "eos_token_ids": eos_token_ids(config, vocab_size),

@@ -14,10 +14,9 @@ from fastdllm.export.adapters.base import (
     require,
     require_even_heads,
     require_stated,
-    rope_scaling,
-    rope_theta,
     token_id,
 )
+from fastdllm.export.adapters.rope_keys import context_length, rope_spec
 
 
 class LLaDA(Adapter):
@@ -55,17 +54,18 @@ class LLaDA(Adapter):
         require_even_heads(hidden, heads, kv_heads)
         vocab_size = integer(config, "embedding_size", integer(config, "vocab_size"))
         mlp_ratio = number(config, "mlp_ratio", 4.0)
+        context, head_dim = integer(config, "max_sequence_length"), hidden // heads
+        rope = rope_spec(config, context=context, rotated=head_dim, head_dim=head_dim)
         return ModelSpec(
             num_layers=integer(config, "n_layers"),
             num_heads=heads,
             num_kv_heads=kv_heads,
-            head_dim=hidden // heads,
+            head_dim=head_dim,
             hidden_size=hidden,
             mlp_size=integer(config, "mlp_hidden_size", int(mlp_ratio * hidden)),
             vocab_size=vocab_size,
-            max_context_length=integer(config, "max_sequence_length"),
-            rope_theta=rope_theta(config),
-            rope_scaling=rope_scaling(config),
+            max_context_length=context_length(rope, context),
+            rope=rope,
             norm_eps=number(config, "rms_norm_eps", 1e-5),
             mask_token_id=mask_token_id(config, vocab_size, "LLaDA-8B's is 126336"),
             eos_token_ids=eos_token_ids(config, vocab_size),

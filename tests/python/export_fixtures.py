@@ -86,8 +86,13 @@ def write_checkpoint(
     return folder
 
 
-def plain_logits(config: dict[str, Any], weights: dict[str, Tensor], ids: list[int]) -> Tensor:
-    """Run LLaDA without cache, one head at a time: f32 logits [T,V]."""
+def plain_logits(
+    config: dict[str, Any], weights: dict[str, Tensor], ids: list[int], rotations: Any = None
+) -> Tensor:
+    """Run LLaDA without cache, one head at a time: f32 logits [T,V].
+
+    rotations: cosines and sines [1,T,R/2] of queries and of keys; None = the plain ones.
+    """
     w = {name.removeprefix("model.transformer."): tensor for name, tensor in weights.items()}
     d, heads = config["d_model"], config["n_heads"]
     kv_heads, size = config["n_kv_heads"] or 1, d // heads
@@ -103,9 +108,16 @@ def plain_logits(config: dict[str, Any], weights: dict[str, Tensor], ids: list[i
     frequencies = config["rope_theta"] ** (-torch.arange(0, size, 2).float() / size)
     angles = torch.outer(positions, frequencies).repeat(1, 2)
 
-    def rope(x: Tensor) -> Tensor:
+    plain = (angles.cos(), angles.sin())
+    of_queries, of_keys = (
+        (plain, plain)
+        if rotations is None
+        else [tuple(part[0].repeat(1, 2) for part in one) for one in rotations]
+    )
+
+    def rope(x: Tensor, turn: Any) -> Tensor:
         turned = torch.cat((-x[:, size // 2 :], x[:, : size // 2]), dim=1)
-        return x * angles.cos() + turned * angles.sin()
+        return x * turn[0] + turned * turn[1]
 
     h = w["wte.weight"][ids]
     for layer in range(config["n_layers"]):
@@ -115,8 +127,8 @@ def plain_logits(config: dict[str, Any], weights: dict[str, Tensor], ids: list[i
         out = []
         for head in range(heads):
             kv = head * kv_heads // heads
-            one_q = rope(q[:, head * size : (head + 1) * size])
-            one_k = rope(k[:, kv * size : (kv + 1) * size])
+            one_q = rope(q[:, head * size : (head + 1) * size], of_queries)
+            one_k = rope(k[:, kv * size : (kv + 1) * size], of_keys)
             weights_of_rows = (one_q @ one_k.T / size**0.5).softmax(-1)
             out.append(weights_of_rows @ v[:, kv * size : (kv + 1) * size])
         h = h + linear(torch.cat(out, dim=1), f"{block}.attn_out")

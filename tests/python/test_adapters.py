@@ -19,7 +19,6 @@ from tokenizers import Tokenizer, models  # noqa: E402
 import fastdllm  # noqa: E402
 from fastdllm.export import CheckpointError  # noqa: E402
 from fastdllm.export.adapters import ADAPTERS, adapter_for  # noqa: E402
-from fastdllm.export.graphs import rope_frequencies  # noqa: E402
 from fastdllm.export.text_assets import TextAssets, mask_id_from_tokenizer  # noqa: E402
 
 from export_fixtures import export_bare  # noqa: E402
@@ -107,31 +106,12 @@ def test_the_familys_mask_token_is_looked_up_where_nothing_names_it() -> None:
     assert mask_id_from_tokenizer(TextAssets(), "<|MASK|>") is None
 
 
-def test_linear_rope_scaling_divides_positions() -> None:
-    plain = adapter_for(QWEN3).spec(QWEN3)
-    scaled = QWEN3 | {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}
-
-    found = rope_frequencies(adapter_for(scaled).spec(scaled))
-
-    torch.testing.assert_close(found * 4, rope_frequencies(plain))
-
-
-def test_rope_parameters_are_read_like_their_older_places() -> None:
-    old = QWEN3 | {"rope_theta": 5e5, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}
-    new = QWEN3 | {"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}}
-
-    assert adapter_for(new).spec(new) == adapter_for(old).spec(old)
-    yarn = QWEN3 | {"rope_parameters": {"rope_theta": 5e5, "rope_type": "yarn", "factor": 2.0}}
-    with pytest.raises(CheckpointError, match="of kind 'yarn'"):
-        adapter_for(yarn).spec(yarn)
-
-
 @pytest.mark.parametrize("base", [QWEN3, EXPERTS, LLADA2], ids=lambda c: str(c["model_type"]))
 @pytest.mark.parametrize("key", ["rope_type", "type"])
 def test_other_rope_scaling_is_refused_by_name(base: dict[str, Any], key: str) -> None:
-    config = base | {"rope_scaling": {key: "yarn", "factor": 4.0}}
+    config = base | {"rope_scaling": {key: "proportional", "factor": 4.0}}
 
-    with pytest.raises(CheckpointError, match=r"rope_scaling is of kind 'yarn'"):
+    with pytest.raises(CheckpointError, match=r"rope_scaling is of kind 'proportional'"):
         adapter_for(config).spec(config)
 
 

@@ -19,6 +19,7 @@ import pytest
 from fastdllm.check import check_package
 from fastdllm.export import export_graph, pipeline
 from fastdllm.export.adapters import ModelSpec, MoeSpec
+from fastdllm.export.rope import RopeSpec
 from fastdllm.export.twin import twin_spec
 
 from export_fixtures import SMALL, export_bare, write_checkpoint
@@ -46,7 +47,7 @@ MOE = ModelSpec(
     mlp_size=5120,
     vocab_size=157184,
     max_context_length=32768,
-    rope_theta=600000.0,
+    rope=RopeSpec(theta=600000.0),
     norm_eps=1e-6,
     mask_token_id=156895,
     eos_token_ids=(156892,),

@@ -258,7 +258,7 @@ def test_a_tokenizer_with_ids_beyond_the_vocabulary_is_refused(tmp_path: Path) -
         ({"architectures": ["UnheardLM"]}, r"architectures \['UnheardLM'\] is unknown"),
         ({"alibi": True}, "alibi is True; this exporter implements False"),
         ({"block_type": "sequential"}, "block_type is 'sequential'"),
-        ({"rope_scaling": {"type": "yarn"}}, "rope_scaling is"),
+        ({"rope_scaling": {"type": "other"}}, "rope_scaling is"),
         ({"attention_layer_norm": True}, "attention_layer_norm is True"),
         ({"n_heads": 5}, "do not divide evenly"),
         ({"n_layers": 0}, "n_layers is 0; expected a positive integer"),

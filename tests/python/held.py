@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from fastdllm import CommitEvent, Engine, GenerationConfig
+from fastdllm import CommitEvent, Engine, GenerationConfig, Request
 
 SECONDS = 60  # for what must not hang
 SHORT = GenerationConfig(max_new_tokens=4, ignore_eos=True)
@@ -27,3 +27,8 @@ class Held:
 
     def release(self) -> None:
         self.released.set()
+
+
+def ids_of(request: Request) -> list[int]:
+    ids: list[int] = request.result(SECONDS).token_ids.tolist()
+    return ids

@@ -14,9 +14,9 @@ import fastdllm
 from fastdllm import GenerationConfig
 
 from conftest import ROOT, PackageOf
+from example_service import Service, running
 from programs import program, run_program
 from test_cli import OTHER_QUESTION, QUESTION
-from test_service import Service, running
 
 AARCH64 = ROOT / ".deps" / "aarch64"
 

@@ -36,7 +36,7 @@ OptionGroup PackageOptions::group() {
 
 // An ordered_json takes quadratic time for many fields, so a file of very many is refused.
 ordered_json read_metadata(const std::filesystem::path& package) {
-  constexpr std::size_t most_fields = 10'000;
+  constexpr std::size_t max_fields = 10'000;
   (void)read_package(package);
   const std::filesystem::path path = package / "fastdllm.json";
   std::ifstream file(path, std::ios::binary);
@@ -45,9 +45,9 @@ ordered_json read_metadata(const std::filesystem::path& package) {
     using Event = ordered_json::parse_event_t;
     const bool more =
         event == Event::key || event == Event::object_start || event == Event::array_start;
-    if (more && ++fields > most_fields) {
+    if (more && ++fields > max_fields) {
       throw Error(ErrorCode::bad_package,
-                  path.string() + " has more than " + std::to_string(most_fields) + " fields");
+                  path.string() + " has more than " + std::to_string(max_fields) + " fields");
     }
     return true;
   };

@@ -11,7 +11,7 @@ import sys
 import fastdllm
 
 
-def main(package: str, prompt: str, most_passes: int) -> None:
+def main(package: str, prompt: str, max_passes: int) -> None:
     """Print a line per pass, and how the answer ended."""
     llm = fastdllm.LLM(package)
     config = fastdllm.GenerationConfig(max_new_tokens=64, threshold=0.9)
@@ -23,7 +23,7 @@ def main(package: str, prompt: str, most_passes: int) -> None:
             tokens[int(position)] = llm.codec.decode([int(token)])
         text = "".join(tokens.get(at, "·") for at in range(event.block_end))
         print(f"pass {event.step + 1}, least confidence {event.confidences.min():.2f}: {text!r}")
-        return event.step + 1 < most_passes
+        return event.step + 1 < max_passes
 
     answer = llm.generate(prompt, config, on_commit=show)
     print(answer.finish_reason, repr(answer.text))

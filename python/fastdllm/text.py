@@ -131,7 +131,7 @@ class TextCodec:
         Errors: TooManyTokens of a text that is too long, at sight, to have at most `most`.
         """
         if most is not None and len(text) > most:
-            least = self._bound.least_tokens(text)
+            least = self._bound.min_tokens(text)
             if least > most:
                 raise TooManyTokens(least, most)
         if len(text) > _LONG:  # this call leaves the interpreter to others, and is faster

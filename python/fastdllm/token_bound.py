@@ -22,7 +22,7 @@ class TokenBound:
         self._known: tuple[int | None, bool] | None = None
         self._lock = threading.Lock()
 
-    def least_tokens(self, text: str) -> int:
+    def min_tokens(self, text: str) -> int:
         """Return a number that the text's tokens are not fewer than; 0 where none is known."""
         with self._lock:
             if self._known is None:

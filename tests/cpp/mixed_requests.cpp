@@ -175,7 +175,7 @@ std::vector<std::string> differences_side_by_side(Engine& engine, std::span<cons
     }
   };
   const auto client = [&](std::int64_t number) {
-    constexpr std::size_t most_under_way = 4;
+    constexpr std::size_t max_under_way = 4;
     Dice dice(static_cast<std::uint32_t>(number) + 1);
     std::deque<std::pair<std::size_t, Request>> under_way;
     for (std::int64_t i = 0; i < per_thread; ++i) {
@@ -185,7 +185,7 @@ std::vector<std::string> differences_side_by_side(Engine& engine, std::span<cons
         under_way.back().second.cancel();
       }
       under_way.emplace_back(index, asked[index].submit(engine));
-      while (under_way.size() >= most_under_way) {
+      while (under_way.size() >= max_under_way) {
         look(under_way.front().first, under_way.front().second);
         under_way.pop_front();
       }

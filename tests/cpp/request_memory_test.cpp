@@ -53,7 +53,7 @@ void expect_the_loops(const PackageInfo& package, const GenerationConfig& config
   Canvas canvas(prompt, config.max_new_tokens, layout_of(package, config), package.mask_token_id);
   const UnmaskLoop loop(package, std::move(canvas), config, false, {});
   const RequestMemory memory = memory_of_prompt(package, config, given);
-  EXPECT_EQ(memory.cache.rows, loop.most_cached_rows());
+  EXPECT_EQ(memory.cache.rows, loop.max_cached_rows());
   EXPECT_EQ(memory.cache.batch, loop.batch());
 
   std::vector<std::int32_t> ids = prompt;
@@ -61,7 +61,7 @@ void expect_the_loops(const PackageInfo& package, const GenerationConfig& config
   ids.push_back(1);
   Canvas gap(ids, layout_of(package, config), package.mask_token_id);
   const UnmaskLoop infilling(package, std::move(gap), config, true, {});
-  EXPECT_EQ(memory_of_canvas(package, config, ids).cache.rows, infilling.most_cached_rows());
+  EXPECT_EQ(memory_of_canvas(package, config, ids).cache.rows, infilling.max_cached_rows());
 }
 
 TEST(RequestMemory, ItIsWhatTheRequestMayComeToHold) {

@@ -86,7 +86,7 @@ class ScriptedEngine:
     """Answers every request with the same passes.
 
     before_pass(request, step): called on the request's thread; what it raises ends the request.
-    most_waiting: requests under way beyond which another is refused.
+    max_waiting: requests under way beyond which another is refused.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class ScriptedEngine:
         before_pass: Callable[[ScriptedRequest, int], None] | None = None,
         *,
         eos_token_ids: Sequence[int] = (0, 256),
-        most_waiting: int = 1024,
+        max_waiting: int = 1024,
     ) -> None:
         self.package = SimpleNamespace(eos_token_ids=list(eos_token_ids), mask_token_id=257)
         self.requests: list[ScriptedRequest] = []
@@ -104,12 +104,12 @@ class ScriptedEngine:
         self.passes_run = 0
         self._passes = passes
         self._before_pass = before_pass
-        self._most_waiting = most_waiting
+        self._max_waiting = max_waiting
 
     def submit(
         self, prompt_ids: list[int], config: GenerationConfig, on_commit: Any, on_done: Any
     ) -> ScriptedRequest:
-        if sum(not request.over.is_set() for request in self.requests) >= self._most_waiting:
+        if sum(not request.over.is_set() for request in self.requests) >= self._max_waiting:
             raise OverloadedError("the queue is full")
         self.prompts.append(prompt_ids)
         self.configs.append(config)

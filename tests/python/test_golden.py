@@ -29,7 +29,7 @@ def test_every_golden_is_there() -> None:
     assert len(decodes()) == NUM_DECODES
 
 
-def most_passes(case: dict[str, Any]) -> int | None:
+def max_passes(case: dict[str, Any]) -> int | None:
     """The reference's number of forwards, where the case has it."""
     forwards: int | dict[str, int] | None = case.get("nfe", case.get("forwards"))
     return sum(forwards.values()) if isinstance(forwards, dict) else forwards
@@ -53,7 +53,7 @@ def test_engine_decodes_the_same_tokens(
     result = engine_of(family).generate(case["prompt"], config)
 
     assert result.token_ids.tolist() == case["tokens"]
-    assert result.num_passes <= (most_passes(case) or result.num_passes)
+    assert result.num_passes <= (max_passes(case) or result.num_passes)
     assert result.finish_reason == ("stop" if set(stops) & set(case["tokens"]) else "length")
 
 
@@ -67,4 +67,4 @@ def test_reference_decodes_the_same_tokens(
         found = reference.generate(forward, case["prompt"], golden_config(case), facts)
 
         assert found.token_ids == case["tokens"]
-        assert found.num_passes <= (most_passes(case) or found.num_passes)
+        assert found.num_passes <= (max_passes(case) or found.num_passes)

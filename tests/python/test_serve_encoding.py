@@ -82,7 +82,7 @@ def test_a_text_never_has_fewer_tokens_than_told(package_of: PackageOf) -> None:
         bound = TokenBound(source, tokenizer)
         told[name] = 0
         for text in [*strings(random.Random(7), 400), " " * 5000, "<x>" + " " * 5000]:
-            least = bound.least_tokens(text)
+            least = bound.min_tokens(text)
             assert least <= len(tokenizer.encode(text, add_special_tokens=False).ids), (name, text)
             told[name] = max(told[name], least)
     for name in ("as it is", "NFC", "NFKC", "swallow", "isolated"):

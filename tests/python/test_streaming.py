@@ -301,7 +301,7 @@ def test_when_one_of_a_list_fails_the_others_are_cancelled() -> None:
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_list_may_be_longer_than_the_queue(asynchronous: bool) -> None:
-    llm, engine = scripted(most_waiting=2)
+    llm, engine = scripted(max_waiting=2)
     prompts = [[number] for number in range(7)]
 
     answers = run_soon(llm.agenerate(prompts)) if asynchronous else llm.generate(prompts)
@@ -311,7 +311,7 @@ def test_a_list_may_be_longer_than_the_queue(asynchronous: bool) -> None:
 
 
 def test_a_queue_that_is_full_of_others_is_an_error() -> None:
-    llm, _ = scripted(most_waiting=0)
+    llm, _ = scripted(max_waiting=0)
 
     with pytest.raises(fastdllm.OverloadedError):
         llm.generate([[1], [2]])

@@ -106,7 +106,7 @@ bool Model::can_share(const Feed& a, const Feed& b) noexcept {
          a.cache->batch() == 1 && b.cache->batch() == 1 && p.rows.size() == q.rows.size() &&
          a.cache->length(p.past) == b.cache->length(q.past) &&
          (p.causal_block_length > 0) == (q.causal_block_length > 0) &&
-         a.wanted.logits == b.wanted.logits;
+         a.needed.logits == b.needed.logits;
 }
 
 void Model::run(std::span<Feed* const> feeds) {
@@ -144,8 +144,8 @@ void Model::bind_input(std::size_t index, const TensorView& view) {
   bound_inputs_[index] = view;
 }
 
-void Model::bind_output(std::size_t index, const TensorView& view, bool wanted) {
-  if (!wanted) {
+void Model::bind_output(std::size_t index, const TensorView& view, bool is_needed) {
+  if (!is_needed) {
     if (bound_outputs_[index]) session_->unbind_output(index);
     bound_outputs_[index].reset();
   } else if (bound_outputs_[index] != view) {
@@ -199,9 +199,9 @@ CacheStack& Model::stack_of(std::int64_t length, std::int64_t count) {
     std::rotate(found, found + 1, stacks_.end());
   }
   const std::int64_t growth = stacks_.back()->bytes(count) - stacks_.back()->bytes(0);
-  constexpr std::size_t most_stacks = 16;
+  constexpr std::size_t max_stacks = 16;
   while (stacks_.size() > 1 &&
-         (stacks_.size() > most_stacks || stacked_bytes() + growth > stack_limit_)) {
+         (stacks_.size() > max_stacks || stacked_bytes() + growth > stack_limit_)) {
     stacks_.erase(stacks_.begin());
   }
   return *stacks_.back();
@@ -256,11 +256,11 @@ void Model::bind_mask() {
 void Model::bind_logit_rows() {
   const Shape shape{batch_, logit_rows_};
   const auto count = static_cast<std::size_t>(shape.elements());
-  const bool logits = feeds_[0]->wanted.logits;
-  Wanted wanted;
+  const bool logits = feeds_[0]->needed.logits;
+  NeededOutputs needed;
   for (const Feed* feed : feeds_) {
-    wanted.second_confidence = wanted.second_confidence || feed->wanted.second_confidence;
-    wanted.entropy = wanted.entropy || feed->wanted.entropy;
+    needed.second_confidence = needed.second_confidence || feed->needed.second_confidence;
+    needed.entropy = needed.entropy || feed->needed.entropy;
   }
   grow(logit_indices_, count);
   for (std::size_t b = 0; b < static_cast<std::size_t>(batch_); ++b) {
@@ -271,16 +271,16 @@ void Model::bind_logit_rows() {
   }
   grow(token_ids_, count);
   grow(complement_, count);
-  if (wanted.second_confidence) grow(second_confidence_, count);
-  if (wanted.entropy) grow(entropy_, count);
+  if (needed.second_confidence) grow(second_confidence_, count);
+  if (needed.entropy) grow(entropy_, count);
   if (logits) grow(logits_, count * static_cast<std::size_t>(package_.vocab_size));
   using enum ElementType;
   bind_input(tensors_.logit_indices, view_of(int64, logit_indices_, shape));
   bind_output(tensors_.token_ids, view_of(int64, token_ids_, shape), !logits);
   bind_output(tensors_.complement, view_of(float32, complement_, shape), !logits);
   bind_output(tensors_.second_confidence, view_of(float32, second_confidence_, shape),
-              wanted.second_confidence && !logits);
-  bind_output(tensors_.entropy, view_of(float32, entropy_, shape), wanted.entropy && !logits);
+              needed.second_confidence && !logits);
+  bind_output(tensors_.entropy, view_of(float32, entropy_, shape), needed.entropy && !logits);
   bind_output(tensors_.logits,
               view_of(float32, logits_, {batch_, logit_rows_, package_.vocab_size}), logits);
 }
@@ -311,17 +311,17 @@ void Model::hand_out() {
     const std::size_t first = i * rows;
     feed.predictions = {};
     feed.predictions.stride = rows;
-    if (feed.wanted.logits) {
+    if (feed.needed.logits) {
       const auto vocab_size = static_cast<std::size_t>(package_.vocab_size);
       feed.predictions.logits = std::span(logits_).subspan(first * vocab_size, own * vocab_size);
       continue;
     }
     feed.predictions.token_ids = std::span(token_ids_).subspan(first, own);
     feed.predictions.complement = std::span(complement_).subspan(first, own);
-    if (feed.wanted.second_confidence) {
+    if (feed.needed.second_confidence) {
       feed.predictions.second_confidence = std::span(second_confidence_).subspan(first, own);
     }
-    if (feed.wanted.entropy) feed.predictions.entropy = std::span(entropy_).subspan(first, own);
+    if (feed.needed.entropy) feed.predictions.entropy = std::span(entropy_).subspan(first, own);
   }
 }
 

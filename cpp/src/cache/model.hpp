@@ -29,7 +29,7 @@ struct Predictions {
 
 /// Which predictions a request's passes hand back: logits alone, or token_ids and complement with
 /// what else is named.
-struct Wanted {
+struct NeededOutputs {
   bool logits = false;
   bool second_confidence = false;
   bool entropy = false;
@@ -43,7 +43,7 @@ struct Feed {
   BlockCache* cache = nullptr;          ///< of batch 2: guided
   std::int64_t cache_rows = 0;          ///< most rows that a pass will ask to keep
   std::int64_t logit_rows = 0;          ///< most rows whose logits a pass will want
-  Wanted wanted;
+  NeededOutputs needed;
   Predictions predictions;  ///< filled by the run
   double seconds = 0.0;     ///< likewise, spent in the backend
 };
@@ -82,7 +82,7 @@ class Model {
   [[nodiscard]] std::size_t find_output(std::string_view name, ElementType type,
                                         std::vector<std::int64_t> shape) const;
   void bind_input(std::size_t index, const TensorView& view);
-  void bind_output(std::size_t index, const TensorView& view, bool wanted);
+  void bind_output(std::size_t index, const TensorView& view, bool is_needed);
   CacheStack& stack_of(std::int64_t length, std::int64_t count);
   [[nodiscard]] std::int64_t stacked_bytes() const noexcept;
   void bind_rows();

@@ -8,8 +8,8 @@ namespace {
 
 // A pass over many finished rows is cut so that neither its activations nor its attention weights
 // (rows fed times rows attended to) grow with the context.
-constexpr std::int64_t most_commit_rows = 512;
-constexpr std::int64_t most_attention_cells = std::int64_t{1} << 22;
+constexpr std::int64_t max_commit_rows = 512;
+constexpr std::int64_t max_attention_cells = std::int64_t{1} << 22;
 
 }  // namespace
 
@@ -40,15 +40,15 @@ bool PassPlanner::keeps_sub_blocks() const noexcept {
   return mode_ == CacheMode::dual && has_sub_blocks_;
 }
 
-std::int64_t PassPlanner::most_cached_rows() const noexcept {
+std::int64_t PassPlanner::max_cached_rows() const noexcept {
   if (mode_ == CacheMode::none) return 0;
   return block_causal_ ? canvas_length_ : std::min(last_block_start_ + bucket_, canvas_length_);
 }
 
 // Bidirectional: the last block's refresh feeds everything.
-std::int64_t PassPlanner::most_fed_rows() const noexcept {
+std::int64_t PassPlanner::max_fed_rows() const noexcept {
   if (!block_causal_ || mode_ == CacheMode::none) return canvas_length_;
-  return std::min(std::max(most_commit_rows, block_length_), canvas_length_);
+  return std::min(std::max(max_commit_rows, block_length_), canvas_length_);
 }
 
 std::int64_t PassPlanner::suffix_rows_of_step(const BlockRange& block) const noexcept {
@@ -159,8 +159,8 @@ void PassPlanner::plan_block_causal(const BlockRange& block, const BlockRange& r
 }
 
 std::int64_t PassPlanner::largest_commit() const noexcept {
-  const std::int64_t attended = committed_ + most_commit_rows;
-  const std::int64_t rows = std::min(most_commit_rows, most_attention_cells / attended);
+  const std::int64_t attended = committed_ + max_commit_rows;
+  const std::int64_t rows = std::min(max_commit_rows, max_attention_cells / attended);
   return std::max(rows / block_length_, std::int64_t{1}) * block_length_;
 }
 

@@ -77,9 +77,9 @@ class PassPlanner {
   [[nodiscard]] std::int64_t suffix_rows_of_step(const BlockRange& block) const noexcept;
 
   /// The most K/V rows that any pass hands back.
-  [[nodiscard]] std::int64_t most_cached_rows() const noexcept;
+  [[nodiscard]] std::int64_t max_cached_rows() const noexcept;
   /// The most rows that any pass feeds.
-  [[nodiscard]] std::int64_t most_fed_rows() const noexcept;
+  [[nodiscard]] std::int64_t max_fed_rows() const noexcept;
 
  private:
   void feed(std::int64_t start, std::int64_t end);

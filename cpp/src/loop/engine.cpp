@@ -196,7 +196,7 @@ std::vector<float> logits_of(Scheduler& scheduler, std::span<const std::int32_t>
     feed.pass = &pass;
     feed.ids = ids;
     feed.cache = &nothing;
-    feed.wanted.logits = true;
+    feed.needed.logits = true;
     Feed* feeds[] = {&feed};
     model.run(feeds);
     const auto vocab_size = static_cast<std::size_t>(package.vocab_size);

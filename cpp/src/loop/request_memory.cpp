@@ -18,7 +18,7 @@ std::int64_t round_up(std::int64_t value, std::int64_t step) noexcept {
   return (value + step - 1) / step * step;
 }
 
-// What UnmaskLoop::most_cached_rows() says of a canvas of this length whose first masked position
+// What UnmaskLoop::max_cached_rows() says of a canvas of this length whose first masked position
 // is `start`; tests hold the two together.
 std::int64_t cached_rows(const GenerationConfig& config, const BlockLayout& layout,
                          std::int64_t start, std::int64_t length) {

@@ -15,7 +15,7 @@ struct RequestMemory {
   std::int64_t given = 0;         ///< tokens of the prompt; infilling: of the canvas
   std::int64_t new_tokens = 0;    ///< max_new_tokens; infilling: 0
   std::int64_t canvas_bytes = 0;  ///< of the canvas and the plan of its passes, on the host
-  CacheNeeds cache;               ///< the same as UnmaskLoop's most_cached_rows() and batch()
+  CacheNeeds cache;               ///< the same as UnmaskLoop's max_cached_rows() and batch()
 };
 
 [[nodiscard]] RequestMemory memory_of_prompt(const PackageInfo& package,

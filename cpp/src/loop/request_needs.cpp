@@ -57,8 +57,8 @@ RequestNeeds needs_of(const PackageInfo& package, const GenerationConfig& config
   needs.rows = (cached ? refreshes * length : 0.0) + passes * rows_per_pass;
   needs.largest_run = {
       .batch = batch_of(config),
-      .rows = planner.most_fed_rows(),
-      .cached = config.deferred_window && cached ? canvas.length() : planner.most_cached_rows(),
+      .rows = planner.max_fed_rows(),
+      .cached = config.deferred_window && cached ? canvas.length() : planner.max_cached_rows(),
       .wanted = std::max<std::int64_t>(block_length, 2)};
   return needs;
 }

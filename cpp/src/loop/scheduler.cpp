@@ -33,7 +33,7 @@ std::shared_ptr<Job> Scheduler::submit(std::unique_ptr<UnmaskLoop> loop, Lease l
   if (serving_->is_elsewhere()) serving_->require_waiting_makes_sense();
   auto job = std::make_shared<Job>(serving_);
   job->lease = std::move(lease);
-  job->turn.size = loop->most_rows();
+  job->turn.size = loop->max_rows();
   job->loop = std::move(loop);
   job->on_done = std::move(on_done);
   const std::lock_guard lock(mutex_);

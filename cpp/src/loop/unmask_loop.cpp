@@ -25,9 +25,9 @@ UnmaskLoop::UnmaskLoop(const PackageInfo& package, Canvas canvas, const Generati
   writes_.reserve(block_length);
   feed_.ids = canvas_.ids();
   feed_.given = canvas_.given();
-  feed_.cache_rows = most_cached_rows();
+  feed_.cache_rows = max_cached_rows();
   feed_.logit_rows = canvas_.block(0).length();
-  feed_.wanted = sampler_.wanted();
+  feed_.needed = sampler_.needed();
 }
 
 void UnmaskLoop::start(BlockCache& cache) {

@@ -34,12 +34,12 @@ class UnmaskLoop {
   UnmaskLoop& operator=(const UnmaskLoop&) = delete;
 
   /// The most K/V rows that this request holds at a time, and of how many rows of a batch.
-  [[nodiscard]] std::int64_t most_cached_rows() const noexcept { return needs_.largest_run.cached; }
+  [[nodiscard]] std::int64_t max_cached_rows() const noexcept { return needs_.largest_run.cached; }
   [[nodiscard]] std::int64_t batch() const noexcept { return needs_.largest_run.batch; }
   /// The largest sizes of its passes.
   [[nodiscard]] const RunSizes& largest_run() const noexcept { return needs_.largest_run; }
   /// Rows to compute if every pass commits one token: how long the request may take beside others.
-  [[nodiscard]] double most_rows() const noexcept { return needs_.rows; }
+  [[nodiscard]] double max_rows() const noexcept { return needs_.rows; }
   /// Committed rows of a former request that this one would go on from; 0 but for block-causal
   /// models.
   [[nodiscard]] std::int64_t rows_to_reuse(const BlockCache& cache) const {
@@ -49,7 +49,7 @@ class UnmaskLoop {
   /// Takes up the request with a cache of its own, of batch(); goes on from what is committed in it
   /// as far as the prompt begins like that.
   void start(BlockCache& cache);
-  /// The pass that is wanted, or nullptr when the request has ended. Valid until take().
+  /// The next pass, or nullptr when the request has ended. Valid until take().
   [[nodiscard]] Feed* next() {
     feed_.pass = plan();
     return feed_.pass == nullptr ? nullptr : &feed_;
@@ -99,7 +99,7 @@ class UnmaskLoop {
   std::int64_t step_ = 0;  // passes that proposed tokens: keys the noise
   PassTally tally_;
 
-  // The pass that is wanted.
+  // The next pass.
   Feed feed_;
   Pace pace_;
   std::span<const std::int64_t> wanted_;    // positions whose predictions are asked for

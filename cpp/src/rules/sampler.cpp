@@ -21,7 +21,7 @@ void require_token(std::string_view option, std::int32_t id, const PackageInfo& 
                                             package.vocab_size, ") other than the mask token"));
 }
 
-Wanted wanted_of(const GenerationConfig& config, const PackageInfo& package) {
+NeededOutputs needed_by(const GenerationConfig& config, const PackageInfo& package) {
   const bool filtered = package.confidence == ConfidenceKind::processed &&
                         (config.top_p < 1.0 || config.top_k > 0 || config.min_p > 0.0);
   if (config.temperature > 0.0 || rewrites_logits(config) || filtered) return {.logits = true};
@@ -53,7 +53,7 @@ Sampler::Sampler(const GenerationConfig& config, const PackageInfo& package, std
     : config_(config),
       vocab_size_(package.vocab_size),
       mask_token_id_(package.mask_token_id),
-      wanted_(wanted_of(config, package)),
+      needed_(needed_by(config, package)),
       token_sampler_({.mask_token_id = package.mask_token_id,
                       .temperature = config.temperature,
                       .top_p = config.top_p,
@@ -75,7 +75,7 @@ Proposals Sampler::propose(const Predictions& predictions, std::span<const std::
   for (std::size_t i = 0; i < count; ++i) {
     const NoiseKey key{config_.seed, positions[i], step};
     const Proposal proposal =
-        wanted_.logits ? from_logits(predictions, i, key) : from_graph(predictions, i);
+        needed_.logits ? from_logits(predictions, i, key) : from_graph(predictions, i);
     check(positions[i], step, proposal.token_id, proposal.confidence);
     token_ids_[i] = proposal.token_id;
     confidences_[i] = proposal.confidence;

@@ -30,7 +30,7 @@ class Sampler {
   Sampler(GenerationConfig&&, const PackageInfo&, std::int64_t) = delete;
 
   /// What the graph must hand back: its own arg-max where that does, else the logits.
-  [[nodiscard]] Wanted wanted() const noexcept { return wanted_; }
+  [[nodiscard]] NeededOutputs needed() const noexcept { return needed_; }
 
   /// positions: absolute, of the predictions' rows. step: keys the noise. Errors: Error{numeric}
   /// when a confidence is no probability or an id is no token.
@@ -53,7 +53,7 @@ class Sampler {
   const GenerationConfig& config_;
   std::int64_t vocab_size_;
   std::int32_t mask_token_id_;
-  Wanted wanted_;
+  NeededOutputs needed_;
   TokenSampler token_sampler_;
   std::vector<std::int32_t> token_ids_;
   std::vector<double> confidences_, scores_, entropies_;

@@ -140,6 +140,34 @@ std::vector<std::int32_t> copied_ids(nb::handle ids, std::string_view what) {
   return copied;
 }
 
+// waits: the function waits for the result, and has no on_done.
+std::string request_signature(const char* name, const char* ids, bool waits) {
+  constexpr const char* ids_type =
+      "collections.abc.Iterable[int] | numpy.typing.NDArray[numpy.int32], "
+      "config: GenerationConfig = ..., "
+      "on_commit: collections.abc.Callable[[CommitEvent], bool | None] | None = None";
+  return std::string("def ") + name + "(self, " + ids + ": " + ids_type +
+         (waits ? ") -> GenerationResult"
+                : ", on_done: collections.abc.Callable[[], object] | None = None) -> Request");
+}
+
+constexpr const char* logits_signature =
+    "def logits(self, ids: collections.abc.Iterable[int] | "
+    "numpy.typing.NDArray[numpy.int32], positions: collections.abc.Iterable[int] | "
+    "numpy.typing.NDArray[numpy.int32], block_length: int | None = None) -> "
+    "numpy.typing.NDArray[numpy.float32]";
+
+void bind_engine_load(nb::module_& m) {
+  nb::class_<EngineLoad>(m, "EngineLoad", "How busy an engine is at one moment, and its limits.")
+      .def_ro("running", &EngineLoad::running, "Requests that are decoded side by side.")
+      .def_ro("waiting", &EngineLoad::waiting, "Requests that wait for a place.")
+      .def_ro("cache_bytes_used", &EngineLoad::cache_bytes_used,
+              "Bytes reserved for the K/V cache of running requests.")
+      .def_prop_ro("max_batch", [](const EngineLoad& load) { return load.limits.max_batch; })
+      .def_prop_ro("max_waiting", [](const EngineLoad& load) { return load.limits.max_waiting; })
+      .def_prop_ro("cache_bytes", [](const EngineLoad& load) { return load.limits.cache_bytes; });
+}
+
 }  // namespace
 
 std::vector<std::int32_t> ids_from(nb::handle ids, std::string_view what) {
@@ -153,75 +181,62 @@ std::vector<std::int32_t> ids_from(nb::handle ids, std::string_view what) {
 }
 
 void bind_engine(nb::module_& m) {
-  constexpr const char* ids_type =
-      "collections.abc.Iterable[int] | numpy.typing.NDArray[numpy.int32], "
-      "config: GenerationConfig = ..., "
-      "on_commit: collections.abc.Callable[[CommitEvent], bool | None] | None = None";
-  const auto signature = [&](const char* name, const char* ids, bool waits) {
-    return std::string("def ") + name + "(self, " + ids + ": " + ids_type +
-           (waits ? ") -> GenerationResult"
-                  : ", on_done: collections.abc.Callable[[], object] | None = None) -> Request");
-  };
-  nb::class_<EngineLoad>(m, "EngineLoad", "What an engine has to do at a moment, and its limits.")
-      .def_ro("running", &EngineLoad::running, "Requests that are decoded side by side.")
-      .def_ro("waiting", &EngineLoad::waiting, "Requests that wait for a place.")
-      .def_ro("cache_bytes_used", &EngineLoad::cache_bytes_used,
-              "Set aside for the K/V of the requests that run.")
-      .def_prop_ro("max_batch", [](const EngineLoad& load) { return load.limits.max_batch; })
-      .def_prop_ro("max_waiting", [](const EngineLoad& load) { return load.limits.max_waiting; })
-      .def_prop_ro("cache_bytes", [](const EngineLoad& load) { return load.limits.cache_bytes; });
+  bind_engine_load(m);
   m.def(
       "loaded_onnxruntime", &loaded_onnxruntime,
-      "Path of the ONNX Runtime library that this process has opened, '' before the first engine.");
-  m.def("built_backends", &built_backends, "The backends that this build has.");
+      "Path of the ONNX Runtime library that this process has opened; '' before the first engine.");
+  m.def("built_backends", &built_backends,
+        "The backends in this build, by the names that Engine's backend option takes.");
   nb::class_<PyEngine>(
       m, "Engine",
-      "Token ids in, token ids out: a package, loaded once.\n\n"
-      "Requests of all threads are decoded side by side, pass by pass, on a thread of the "
-      "engine's\n"
-      "own; callbacks run there, hold up all requests, and must not wait for the engine.\n"
-      "Errors: PackageError, BackendError; ConfigError for limits out of range.")
+      "A loaded package that decodes requests of token ids. Use fastdllm.Engine.\n\n"
+      "The requests of all threads are decoded side by side, pass by pass, on the engine's own\n"
+      "thread. Callbacks run on it too: all requests wait meanwhile, and a callback must not wait\n"
+      "for a request. Errors: PackageError, BackendError; ConfigError for limits out of range.")
       .def("__init__", &init_engine, nb::sig(engine_signature().c_str()))
       .def("generate", &generate<false>, "prompt_ids"_a, "config"_a = GenerationConfig(),
-           "on_commit"_a = nb::none(), nb::sig(signature("generate", "prompt_ids", true).c_str()),
-           "Decodes config.max_new_tokens positions after the prompt.\n\n"
-           "prompt_ids: [P] ids in [0, vocab_size), no mask token, P may be 0. on_commit: called\n"
-           "after every pass on the engine's thread; False aborts what this pass has not ended, "
-           "what\n"
-           "it raises comes out.\n"
-           "Errors: ConfigError, OverloadedError before any pass; NumericError, BackendError\n"
-           "during one.")
+           "on_commit"_a = nb::none(),
+           nb::sig(request_signature("generate", "prompt_ids", true).c_str()),
+           "Decodes config.max_new_tokens positions after the prompt and waits for the result.\n\n"
+           "prompt_ids: int32 of shape [P], ids in [0, vocab_size) without the mask token; P may "
+           "be\n"
+           "0. on_commit: called after every pass, on the engine's thread; returning False ends "
+           "the\n"
+           "request unless this pass has ended it; what it raises, generate raises.\n"
+           "Errors: ConfigError and OverloadedError before the first pass; NumericError and\n"
+           "BackendError during a pass.")
       .def("submit", &submit<false>, "prompt_ids"_a, "config"_a = GenerationConfig(),
            "on_commit"_a = nb::none(), "on_done"_a = nb::none(), nb::keep_alive<0, 1>(),
-           nb::sig(signature("submit", "prompt_ids", false).c_str()),
-           "The same without waiting. on_done: called on the engine's thread at the end, before\n"
-           "result() returns on another thread.")
-      .def(
-          "infill", &generate<true>, "canvas_ids"_a, "config"_a = GenerationConfig(),
-          "on_commit"_a = nb::none(), nb::sig(signature("infill", "canvas_ids", true).c_str()),
-          "Fills the mask tokens among canvas_ids; the other tokens never change.\n\n"
-          "canvas_ids: [L], at least one mask token. The result is the whole canvas, positions of\n"
-          "events are indices into it. Nothing ends it early; max_new_tokens is ignored.")
+           nb::sig(request_signature("submit", "prompt_ids", false).c_str()),
+           "Like generate, but returns at once. on_done: called on the engine's thread when the\n"
+           "request has ended, before result() returns on another thread.")
+      .def("infill", &generate<true>, "canvas_ids"_a, "config"_a = GenerationConfig(),
+           "on_commit"_a = nb::none(),
+           nb::sig(request_signature("infill", "canvas_ids", true).c_str()),
+           "Replaces the mask tokens in canvas_ids and keeps all other ids.\n\n"
+           "canvas_ids: int32 of shape [L] with at least one mask token. The result is the whole\n"
+           "canvas; positions in events are indices into it. Stop tokens do not end it and\n"
+           "max_new_tokens is ignored.")
       .def("submit_infill", &submit<true>, "canvas_ids"_a, "config"_a = GenerationConfig(),
            "on_commit"_a = nb::none(), "on_done"_a = nb::none(), nb::keep_alive<0, 1>(),
-           nb::sig(signature("submit_infill", "canvas_ids", false).c_str()),
-           "The same without waiting.")
+           nb::sig(request_signature("submit_infill", "canvas_ids", false).c_str()),
+           "Like infill, but returns at once; callbacks as for submit.")
       .def("logits", &logits, "ids"_a, "positions"_a, "block_length"_a = nb::none(),
-           nb::sig("def logits(self, ids: collections.abc.Iterable[int] | "
-                   "numpy.typing.NDArray[numpy.int32], positions: collections.abc.Iterable[int] | "
-                   "numpy.typing.NDArray[numpy.int32], block_length: int | None = None) -> "
-                   "numpy.typing.NDArray[numpy.float32]"),
-           "One plain pass without cache: float32 logits [len(positions), vocab_size], before any\n"
-           "logit shift. block_length: of block-causal attention, None = the package's.")
+           nb::sig(logits_signature),
+           "Runs the model once without a cache and waits for the logits.\n\n"
+           "ids: int32 of shape [T]; mask tokens are allowed. positions: indices into ids.\n"
+           "block_length: of block-causal attention; None = the package's. Returns float32 of "
+           "shape\n"
+           "[len(positions), vocab_size]; the package's logits_shift is not applied.")
       .def(
           "load", [](const PyEngine& e) { return e.engine->load(); },
-          "What the engine has to do now; never waits for a pass.")
+          "How busy the engine is now. Never waits for a pass.")
       .def_prop_ro(
           "package", [](const PyEngine& e) -> const PackageInfo& { return e.engine->package(); },
           nb::rv_policy::reference_internal)
       .def_prop_ro(
           "backend", [](const PyEngine& e) { return e.engine->backend(); },
-          "Name, version and device, for people.");
+          "The backend's name, version and device, as text to show to a user.");
 }
 
 }  // namespace fastdllm::python

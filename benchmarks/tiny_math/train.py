@@ -9,6 +9,7 @@ An interrupted run goes on from its state file.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import sys
@@ -281,18 +282,38 @@ def evaluate(
     return sum(right.values()) / len(tests), verbatim / len(tests), passes, by_template
 
 
+def weights_of(
+    recipe: Recipe, data: Data, rows: torch.Tensor, masked: torch.Tensor, *, copying: bool
+) -> torch.Tensor:
+    """Return the weight of each masked position's loss. masked: bool [len(rows), length]."""
+    length = masked.shape[1]
+    weights = torch.ones(int(masked.sum()))
+    weights[data.digit[rows, :length][masked]] = recipe.digit_weight
+    weights[data.padding[rows, :length][masked]] = recipe.padding_weight
+    if copying:
+        weights[data.copied[rows, :length][masked]] = recipe.copied_weight
+    return weights
+
+
+def texts_for_tokenizer(count: int) -> list[str]:
+    """Return problems with their answers, of a seed that only the tokenizer uses."""
+    return [f"{one.question}\n{one.answer}" for one in itertools.islice(problems(seed=999), count)]
+
+
+def save_whole(state: dict[str, object], path: Path) -> None:
+    """Save beside the file, then replace it, so that an interruption leaves the old file."""
+    beside = path.with_suffix(".part")
+    torch.save(state, beside)
+    beside.replace(path)
+
+
 def train(recipe: Recipe, config: ModelConfig, checkpoint: Path, state_file: Path) -> None:
     """Run the recipe, or go on with it from the state file."""
     torch.manual_seed(recipe.seed)
     random.seed(recipe.seed)
     tests = held_out(500, seed=1)
     validation = held_out(100, seed=2)
-    texts = []
-    for problem in problems(seed=999):
-        texts.append(f"{problem.question}\n{problem.answer}")
-        if len(texts) == 20000:
-            break
-    tokenizer = train_tokenizer(texts, config.vocab_size)
+    tokenizer = train_tokenizer(texts_for_tokenizer(20000), config.vocab_size)
     data = Data(tokenizer, recipe, {p.question for p in tests + validation})
     print(f"{recipe.num_problems} problems of up to {int((~data.padding).sum(1).max())} ids")
 
@@ -324,12 +345,8 @@ def train(recipe: Recipe, config: ModelConfig, checkpoint: Path, state_file: Pat
         with torch.autocast("cpu", torch.bfloat16):
             logits = compiled(torch.where(masked, config.mask_token_id, ids))
         losses = F.cross_entropy(logits[masked].float(), ids[masked], reduction="none")
-        weights = torch.ones_like(losses)
         digit = digits[masked]
-        weights[digit] = recipe.digit_weight
-        weights[data.padding[rows, :length][masked]] = recipe.padding_weight
-        if step >= recipe.steps:
-            weights[data.copied[rows, :length][masked]] = recipe.copied_weight
+        weights = weights_of(recipe, data, rows, masked, copying=step >= recipe.steps)
         loss = (losses * weights).sum() / weights.sum()
         model.zero_grad()
         loss.backward()
@@ -355,27 +372,21 @@ def train(recipe: Recipe, config: ModelConfig, checkpoint: Path, state_file: Pat
             loss_sum, digit_sum, logged = 0.0, 0.0, 0
         if done % 500 == 0 or done == total:
             accuracy, verbatim, passes, by_template = evaluate(model, tokenizer, validation, 0.9)
-            print(
-                f"step {done} accuracy {accuracy:.3f} verbatim {verbatim:.3f} passes {passes:.1f} "
-                + " ".join(f"{name} {value:.2f}" for name, value in by_template.items()),
-                flush=True,
-            )
+            templates = " ".join(f"{name} {value:.2f}" for name, value in by_template.items())
+            found = f"accuracy {accuracy:.3f} verbatim {verbatim:.3f} passes {passes:.1f}"
+            print(f"step {done} {found} {templates}", flush=True)
             if accuracy + verbatim >= best:
                 best = accuracy + verbatim
                 write_checkpoint(checkpoint, model, tokenizer, tests)
-            beside = state_file.with_suffix(".part")
-            torch.save(
-                {
-                    "model": model.state_dict(),
-                    "muon": muon.buffers,
-                    "adam": adam.state_dict(),
-                    "generator": generator.get_state(),
-                    "step": done,
-                    "best": best,
-                },
-                beside,
-            )
-            beside.replace(state_file)
+            state = {
+                "model": model.state_dict(),
+                "muon": muon.buffers,
+                "adam": adam.state_dict(),
+                "generator": generator.get_state(),
+                "step": done,
+                "best": best,
+            }
+            save_whole(state, state_file)
 
 
 def main() -> int:

@@ -4,6 +4,27 @@
 
 namespace fastdllm::testing {
 
+void ScriptedSession::read_past(std::int64_t length) {
+  const TensorView& past = input("past_key_values.0.key");
+  const auto* keys = static_cast<const float*>(past.data);
+  seen_past.clear();
+  for (std::int64_t p = 0; p < length; ++p) {
+    seen_past.push_back(static_cast<std::int64_t>(keys[p * past.shape.dims[3]]) - 1);
+  }
+}
+
+void ScriptedSession::write_answer(std::size_t i, const Answer& answer) {
+  static_cast<std::int64_t*>(output("token_ids").value().data)[i] = answer.token_id;
+  static_cast<float*>(output("complement").value().data)[i] =
+      static_cast<float>(1.0 - answer.confidence);
+  if (const auto& second = output("second_confidence")) {
+    static_cast<float*>(second->data)[i] = static_cast<float>(answer.second_confidence);
+  }
+  if (const auto& entropy = output("entropy")) {
+    static_cast<float*>(entropy->data)[i] = static_cast<float>(answer.entropy);
+  }
+}
+
 void ScriptedSession::run() {
   RecordedPass pass;
   const TensorView& ids = input("input_ids");
@@ -36,11 +57,7 @@ void ScriptedSession::run() {
     if (!is_padding(i)) pass.wanted.push_back(position_of(i));
   }
 
-  seen_past.clear();
-  const auto* keys = static_cast<const float*>(past.data);
-  for (std::int64_t p = 0; p < pass.past_length; ++p) {
-    seen_past.push_back(static_cast<std::int64_t>(keys[p * past.shape.dims[3]]) - 1);
-  }
+  read_past(pass.past_length);
   for (std::int64_t layer = 0; layer < num_layers(); ++layer) {
     write_present(pass, std::to_string(layer) + ".key");
     write_present(pass, std::to_string(layer) + ".value");
@@ -58,16 +75,7 @@ void ScriptedSession::run() {
             logit_script(static_cast<std::int64_t>(i / wanted), position, v);
       }
     } else {
-      const Answer answer = script(number, position);
-      static_cast<std::int64_t*>(output("token_ids").value().data)[i] = answer.token_id;
-      static_cast<float*>(output("complement").value().data)[i] =
-          static_cast<float>(1.0 - answer.confidence);
-      if (const auto& second = output("second_confidence")) {
-        static_cast<float*>(second->data)[i] = static_cast<float>(answer.second_confidence);
-      }
-      if (const auto& entropy = output("entropy")) {
-        static_cast<float*>(entropy->data)[i] = static_cast<float>(answer.entropy);
-      }
+      write_answer(i, script(number, position));
     }
   }
   passes.push_back(std::move(pass));

@@ -92,6 +92,8 @@ class ScriptedSession final : public ContractSession {
 
  private:
   void write_present(const RecordedPass& pass, const std::string& suffix);
+  void read_past(std::int64_t length);
+  void write_answer(std::size_t i, const Answer& answer);
 };
 
 /// The token that a row predicts is its own position, modulo ten; left rows are surer.

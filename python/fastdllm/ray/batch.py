@@ -16,7 +16,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -96,50 +96,35 @@ def answer_dataset(
     on_progress: Callable[[Progress], None] | None = None,
     **engine_options: Any,
 ) -> output.Summary:
-    """Answer every row of a .jsonl or .parquet file, or of a folder of such; return the counts.
+    """Answer every row of a .jsonl or .parquet file, or of a folder of them; return the counts.
 
-    Package, input and output are paths that every worker sees. config (None = default_config()),
-    stop, raw: as LLM's; row r has the seed config.seed + r. prompt_column: text, messages or token
-    ids. id_column: text or integers, copied as text. formats: of 'parquet' and 'jsonl'.
-    shard_rows: rows of an output file, which are decoded together and lost together when a worker
-    dies. on_error: 'record' writes a bad row's error in its place, 'fail' ends the job at it.
-    fresh: throw away what the output folder holds of another job. replicas: engines, each with
-    `threads` cores, and a GPU where the device is one. engine_options: Engine's other keywords;
-    max_waiting is shard_rows where it is not given.
-    on_progress: called in the beginning and after every shard.
+    package, input_path, output_dir: paths that every worker can read. config (None =
+    default_config()), stop, raw: as for LLM; row r uses the seed config.seed + r. prompt_column:
+    has text, messages or token ids. id_column: text or integers, copied as text. formats:
+    'parquet', 'jsonl' or both. shard_rows: rows per output file, decoded together, and again when
+    their worker dies. on_error: 'record' writes the error of a bad row in place of its answer,
+    'fail' ends the job. fresh: delete another job's output in output_dir. replicas: number of
+    engines, each with `threads` cores, and one GPU if the device is a GPU. engine_options: further
+    keywords of Engine; max_waiting defaults to shard_rows. on_progress: called first and after
+    every shard.
 
-    A job that ended early goes on where it stopped when it is started again; what has been written
-    stays. Ray is started here if it is not running. Errors: Error, before work starts, for a bad
-    argument, an unreadable input, or a folder of another job; later for a full disk, a backend that
-    fails, a worker that dies with the same shard 6 times.
+    Starting an interrupted job again continues it: finished shards are kept. Starts Ray if it is
+    not running. Errors: Error, before work starts, for a bad argument, an input that cannot be
+    read, or the folder of another job; later for a full disk, a backend that fails, or a worker
+    that dies 6 times at the same shard.
     """
-    started = time.monotonic()
-    folder, source = Path(output_dir), Path(input_path)
-    config = config or default_config()
-    strings = stop_strings(stop)
-    formats = tuple(name for name in output.FORMATS if name in _checked_formats(formats))
-    named = {name: value for name, value in engine_options.items() if value is not None}
-    engine = {"max_waiting": shard_rows, **named, "threads": threads}
-    try:
-        check_engine_options(**engine)
-    except TypeError as problem:
-        raise ConfigError(str(problem)) from None
-    for name, value in (("shard_rows", shard_rows), ("replicas", replicas), ("threads", threads)):
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; expected at least 1")
-    if on_error not in ON_ERROR:
-        raise ConfigError(f"on_error is {on_error!r}; expected {' or '.join(map(repr, ON_ERROR))}")
+    started, folder, config = time.monotonic(), Path(output_dir), config or default_config()
+    strings, formats = stop_strings(stop), _checked_formats(formats)
+    engine = _checked_engine(engine_options, shard_rows=shard_rows, threads=threads)
+    _require_numbers_and_choice(on_error, shard_rows=shard_rows, replicas=replicas)
     read_package(os.fspath(package))
     files, shards = scan_input(
-        source, shard_rows=shard_rows, prompt_column=prompt_column, id_column=id_column
+        Path(input_path), shard_rows=shard_rows, prompt_column=prompt_column, id_column=id_column
     )
-    num_rows = sum(file.rows for file in files)
-    job = {
+    job: dict[str, Any] = {
         "fastdllm_version": __version__,
-        "package_sha256": hashlib.sha256(
-            (Path(package) / "fastdllm.json").read_bytes()
-        ).hexdigest(),
-        "num_rows": num_rows,
+        "package_sha256": _sha256_of(Path(package) / "fastdllm.json"),
+        "num_rows": sum(file.rows for file in files),
         "input": [asdict(file) for file in files],
         "prompt_column": prompt_column,
         "id_column": id_column,
@@ -149,15 +134,12 @@ def answer_dataset(
         "shard_rows": shard_rows,
         "formats": list(formats),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise Error(f"{folder}: not usable as a folder: {problem}") from None
+    _make_folder(folder)
     with output.only_job(folder):
         run = output.begin(folder, job, fresh=fresh)
         try:
             missing = [shard for shard in shards if not output.is_done(folder, shard, formats)]
-            report = _Report(num_rows, missing, started, on_progress)
+            report = _Report(job["num_rows"], missing, started, on_progress)
             work = _Work(
                 package=str(Path(package).absolute()),
                 run=str(run.absolute()),
@@ -177,12 +159,47 @@ def answer_dataset(
             output.end_runs(folder)
 
 
-def _checked_formats(formats: Sequence[str]) -> Sequence[str]:
+def _checked_engine(options: Mapping[str, Any], *, shard_rows: int, threads: int) -> dict[str, Any]:
+    """Return the keywords of every worker's engine."""
+    given = {name: value for name, value in options.items() if value is not None}
+    engine = {"max_waiting": shard_rows, **given, "threads": threads}
+    try:
+        check_engine_options(**engine)
+    except TypeError as problem:
+        raise ConfigError(str(problem)) from None
+    _require_at_least_1(threads=threads)
+    return engine
+
+
+def _require_at_least_1(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; expected at least 1")
+
+
+def _require_numbers_and_choice(on_error: str, **numbers: int) -> None:
+    _require_at_least_1(**numbers)
+    if on_error not in ON_ERROR:
+        raise ConfigError(f"on_error is {on_error!r}; expected {' or '.join(map(repr, ON_ERROR))}")
+
+
+def _sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise Error(f"{folder}: not usable as a folder: {problem}") from None
+
+
+def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
     if isinstance(formats, str):
         formats = (formats,)
     if not formats or not set(formats) <= set(output.FORMATS):
         raise ConfigError(f"formats is {formats!r}; expected of {', '.join(output.FORMATS)}")
-    return formats
+    return tuple(name for name in output.FORMATS if name in formats)
 
 
 class _Report:

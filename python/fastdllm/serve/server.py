@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
@@ -29,10 +29,10 @@ _MOST_FRAMING = 8  # times the largest body: a chunk of one byte takes six
 
 
 class Server(uvicorn.Server):
-    """A server that finishes what it has before it ends.
+    """A server that finishes its requests before it ends.
 
-    The first signal makes it refuse new requests with 503; it ends when none is left, or when the
-    time for that is over. The second one ends it at once.
+    After the first signal it refuses new requests with 503. It ends when all requests are answered,
+    or after settings.grace_seconds. A second signal ends it at once.
     """
 
     def __init__(
@@ -148,119 +148,123 @@ class _Json(logging.Formatter):
         return json.dumps(facts)
 
 
+class _LimitedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """uvicorn's HTTP protocol with limits that uvicorn does not have.
+
+    Closes a connection when there are too many, when the head of a request is late or too large,
+    when a chunked body has too many bytes of framing, and when a client does not read its response.
+    Trailers (headers after a body) are ignored. Bytes that arrive before the current request is
+    answered are dropped, and the connection is closed after the answer: keeping them would pause
+    reading, and then a client that disconnects would not be noticed.
+    """
+
+    settings: ClassVar[Settings]
+    too_many: ClassVar[bytes]  # the whole response to a connection that is one too many
+
+    _late: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _body_bytes = 0  # as they come, with what frames them
+    _in_head = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # hear of all that is not taken at once
+        if len(self.connections) > self.settings.max_connections:
+            transport.write(self.too_many)
+            transport.close()
+        else:
+            self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_answering():
+            self.cycle.keep_alive = False
+            return
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()  # the head is there
+            self.cycle.scope.setdefault("fastdllm.abort", self.transport.abort)
+            self._body_bytes = self._body_bytes + len(data) if self.cycle.more_body else 0
+            if self._body_bytes > MOST_HEAD_BYTES + _MOST_FRAMING * self.settings.max_body_bytes:
+                self.transport.abort()
+        elif not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                self.transport.abort()
+            elif self._late is None:
+                self._wait_for_head()
+
+    def on_message_begin(self) -> None:
+        if self._is_answering():
+            raise ValueError("a request behind another")
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._is_answering():
+            self.cycle.keep_alive = False
+        else:
+            super().send_400_response(msg)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader(None, self.loop.time() + self.settings.request_seconds)
+
+    def resume_writing(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+        super().resume_writing()
+
+    def connection_lost(self, problem: Exception | None) -> None:
+        self._stop_waiting()
+        if self._unread is not None:
+            self._unread.cancel()
+        super().connection_lost(problem)
+
+    def _is_answering(self) -> bool:
+        """Say whether a whole request is there and its answer not."""
+        cycle = self.cycle
+        return cycle is not None and not cycle.more_body and not cycle.response_complete
+
+    def _watch_reader(self, before: int | None, end: float) -> None:
+        """Cut a client that takes nothing of a whole response for a while, or takes too long.
+
+        before: bytes that it had not taken a while ago.
+        """
+        left = self.transport.get_write_buffer_size()
+        whole = self.cycle is None or self.cycle.response_complete
+        stuck = whole and before is not None and left >= before
+        if stuck or self.loop.time() >= end:
+            self.transport.abort()
+            return
+        self._unread = self.loop.call_later(
+            self.settings.keep_alive_seconds, self._watch_reader, left if whole else None, end
+        )
+
+    def _wait_for_head(self) -> None:
+        self._late = self.loop.call_later(self.settings.head_seconds, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        self._head_bytes = 0
+
+
 def _protocol(settings: Settings) -> type[asyncio.Protocol]:
-    """Return uvicorn's protocol with limits that it does not have."""
+    """Return the protocol class with these settings, which uvicorn makes an instance of."""
     refusal = ApiError(503, "too many connections", code="too_many_connections").body
     body = refusal.model_dump_json().encode()
     too_many = (
         b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
         b"connection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
     )
-
-    class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        """Cuts a connection whose request head is late or huge, and one too many.
-
-        Headers behind a body are not kept, and what frames a body's chunks has a limit too. What
-        comes behind a request that is not answered yet is dropped, and the connection closed after
-        the answer: were it kept, reading would pause, and a client that leaves not be noticed. A
-        client that does not read its response is cut, too.
-        """
-
-        _late: asyncio.TimerHandle | None = None
-        _unread: asyncio.TimerHandle | None = None
-        _head_bytes = 0
-        _body_bytes = 0  # as they come, with what frames them
-        _in_head = False
-
-        def connection_made(self, transport: asyncio.Transport) -> None:
-            super().connection_made(transport)
-            transport.set_write_buffer_limits(high=0)  # hear of all that is not taken at once
-            if len(self.connections) > settings.max_connections:
-                transport.write(too_many)
-                transport.close()
-            else:
-                self._wait_for_head()
-
-        def data_received(self, data: bytes) -> None:
-            if self._is_answering():
-                self.cycle.keep_alive = False
-                return
-            super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._stop_waiting()  # the head is there
-                self.cycle.scope.setdefault("fastdllm.abort", self.transport.abort)
-                self._body_bytes = self._body_bytes + len(data) if self.cycle.more_body else 0
-                if self._body_bytes > MOST_HEAD_BYTES + _MOST_FRAMING * settings.max_body_bytes:
-                    self.transport.abort()
-            elif not self.transport.is_closing():
-                self._head_bytes += len(data)
-                if self._head_bytes > MOST_HEAD_BYTES:
-                    self.transport.abort()
-                elif self._late is None:
-                    self._wait_for_head()
-
-        def on_message_begin(self) -> None:
-            if self._is_answering():
-                raise ValueError("a request behind another")
-            self._in_head = True
-            super().on_message_begin()
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            if self._in_head:
-                super().on_header(name, value)
-
-        def on_headers_complete(self) -> None:
-            self._in_head = False
-            super().on_headers_complete()
-
-        def send_400_response(self, msg: str) -> None:
-            if self._is_answering():
-                self.cycle.keep_alive = False
-            else:
-                super().send_400_response(msg)
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._watch_reader(None, self.loop.time() + settings.request_seconds)
-
-        def resume_writing(self) -> None:
-            if self._unread is not None:
-                self._unread.cancel()
-            super().resume_writing()
-
-        def connection_lost(self, problem: Exception | None) -> None:
-            self._stop_waiting()
-            if self._unread is not None:
-                self._unread.cancel()
-            super().connection_lost(problem)
-
-        def _is_answering(self) -> bool:
-            """Say whether a whole request is there and its answer not."""
-            cycle = self.cycle
-            return cycle is not None and not cycle.more_body and not cycle.response_complete
-
-        def _watch_reader(self, before: int | None, end: float) -> None:
-            """Cut a client that takes nothing of a whole response for a while, or takes too long.
-
-            before: bytes that it had not taken a while ago.
-            """
-            left = self.transport.get_write_buffer_size()
-            whole = self.cycle is None or self.cycle.response_complete
-            stuck = whole and before is not None and left >= before
-            if stuck or self.loop.time() >= end:
-                self.transport.abort()
-                return
-            self._unread = self.loop.call_later(
-                settings.keep_alive_seconds, self._watch_reader, left if whole else None, end
-            )
-
-        def _wait_for_head(self) -> None:
-            self._late = self.loop.call_later(settings.head_seconds, self.transport.abort)
-
-        def _stop_waiting(self) -> None:
-            if self._late is not None:
-                self._late.cancel()
-                self._late = None
-            self._head_bytes = 0
-
-    return Protocol
+    return type("Protocol", (_LimitedProtocol,), {"settings": settings, "too_many": too_many})

@@ -1,26 +1,26 @@
-/* The C API: token ids in, token ids out. The same names and meanings as in C++, where
- * generation.hpp, engine.hpp and package.hpp say more of each. fastdllm_text.h adds text.
+/* The C API for token ids. Names and meanings are those of C++: generation.hpp, engine.hpp and
+ * package.hpp describe them in more detail. fastdllm_text.h adds text.
  *
- * Handles. A function that makes a handle writes it through its last parameter, also when it fails:
- * the handle then holds the error's message and nothing else. It is NULL only where there was no
- * memory for it, or a NULL argument. Every handle is freed by its own function, which takes NULL
- * too. Nothing else is freed: what a function returns or points to belongs to the handle it was
- * asked of, and lives as long.
+ * Handles. A function that makes a handle stores it through its last parameter, also when it fails:
+ * the handle then holds only the error's message. The stored handle is NULL only when there was no
+ * memory for it or an argument was NULL. Free every handle with its own function, which accepts
+ * NULL. Free nothing else: a pointer that a function returns belongs to the handle that was passed
+ * to it, and is valid until that handle is freed.
  *
- * Errors. Functions return a status; FASTDLLM_OK is 0. The message of an error says where, what was
- * expected and what was found. No C++ exception leaves a function, nothing is printed, nothing
- * aborts. A NULL where something is needed is a status, or "" or NULL from a function that returns
- * none.
+ * Errors. Functions return a status; FASTDLLM_OK is 0. The error's message says where the problem
+ * is, what was expected and what was found. No C++ exception leaves a function; the library never
+ * prints or aborts. A NULL argument that must not be NULL gives FASTDLLM_NULL_ARGUMENT; functions
+ * that return no status then return "" or NULL.
  *
- * Structs begin with struct_size, so that each may grow at its end. Who fills one passes its size:
- * fastdllm_config_default(&config, sizeof config). A program that was compiled with an older header
- * works with a newer library; a newer program's field that is not zero and that this library does
- * not know is refused. Structs in arrays never grow. NULL for a struct of options means the
- * defaults.
+ * Structs begin with struct_size and may grow at their end in later versions. Pass the size to the
+ * function that fills a struct: fastdllm_config_default(&config, sizeof config). A program compiled
+ * with an older header works with a newer library. A library refuses fields that it does not know,
+ * from a newer header, unless they are zero. Structs in arrays never grow. NULL for a struct of
+ * options means the defaults.
  *
- * Threads. An engine may be used from many threads at once. Its message, as that of every other
- * handle, never changes once it is there, so it can be read from every thread: what goes wrong
- * later belongs to the handle of its request or output.
+ * Threads. An engine may be used from many threads at once. The message of a handle never changes
+ * once it is set, so every thread may read it. Later errors are in the handle of their request or
+ * output.
  *
  * Text is UTF-8. Numbers of elements are int64_t. Flags in structs are integers, 0 or not;
  * functions take and give bool. */
@@ -220,9 +220,9 @@ typedef struct fastdllm_request fastdllm_request;
 FASTDLLM_API fastdllm_status fastdllm_engine_open(const char* package,
                                                   const fastdllm_engine_options* options,
                                                   fastdllm_engine** engine);
-/* Ends the requests under way with abort; their handles stay valid. */
+/* Ends all requests with FASTDLLM_FINISH_ABORT. The handles of requests stay valid. */
 FASTDLLM_API void fastdllm_engine_free(fastdllm_engine* engine);
-/* Of opening it; "" where that went well. */
+/* The error of fastdllm_engine_open; "" when it succeeded. */
 FASTDLLM_API const char* fastdllm_engine_error(const fastdllm_engine* engine);
 /* The backend's name, version and device, for people. */
 FASTDLLM_API const char* fastdllm_engine_backend(const fastdllm_engine* engine);
@@ -276,8 +276,8 @@ FASTDLLM_API fastdllm_status fastdllm_engine_submit(fastdllm_engine* engine,
                                                     const fastdllm_callbacks* callbacks,
                                                     fastdllm_request** request);
 
-/* Fills the mask tokens among canvas_ids; the others never change. The result is the whole canvas,
- * events' positions are indices into it; max_new_tokens is ignored. */
+/* Replaces the mask tokens in canvas_ids and keeps all other ids. The result is the whole canvas;
+ * positions in events are indices into it. max_new_tokens is ignored. */
 FASTDLLM_API fastdllm_status fastdllm_engine_infill(fastdllm_engine* engine,
                                                     const int32_t* canvas_ids, int64_t num_ids,
                                                     const fastdllm_config* config,
@@ -297,16 +297,16 @@ FASTDLLM_API fastdllm_status fastdllm_engine_logits(fastdllm_engine* engine, con
 /* --- a request ----------------------------------------------------------------------------- */
 /* From many threads at once, freeing apart. It may outlive its engine. */
 
-/* Lets go of it. A request under way goes on to its end: cancel it first where that is not wanted.
- */
+/* Frees the handle. An unfinished request continues to its end; to avoid that, cancel it first. */
 FASTDLLM_API void fastdllm_request_free(fastdllm_request* request);
-/* Waits so long at most, 0 = not at all, until the request has ended and on_done has returned;
- * whether that is so. One that was refused has ended, and so has NULL. In a callback of its engine
- * it does not wait. */
+/* Waits until the request has ended and on_done has returned, at most this many milliseconds; 0 =
+ * do not wait. Returns whether that is so. A refused request has ended, and so has NULL. Inside a
+ * callback of the engine it does not wait. */
 FASTDLLM_API bool fastdllm_request_wait_for(const fastdllm_request* request, int64_t milliseconds);
-/* Whether it has ended; on_done may still run. */
+/* Whether the request has ended. on_done may still be running. */
 FASTDLLM_API bool fastdllm_request_done(const fastdllm_request* request);
-/* Ends it before its next pass with abort; one that has ended stays as it is. */
+/* Ends the request before its next pass, with FASTDLLM_FINISH_ABORT. Does nothing when it has
+ * already ended. */
 FASTDLLM_API fastdllm_status fastdllm_request_cancel(fastdllm_request* request);
 /* Why it was refused or failed; "" while it is under way and where it went well. */
 FASTDLLM_API const char* fastdllm_request_error(fastdllm_request* request);
@@ -334,14 +334,15 @@ typedef struct fastdllm_stats {
   int64_t cache_bytes;         /* K/V held by this request's block cache */
 } fastdllm_stats;
 
-/* These wait for the end and return the request's status; where that is an error, all is zero. */
+/* Wait for the end and return the request's status. After an error, all fields are zero. */
 FASTDLLM_API fastdllm_status fastdllm_request_result(fastdllm_request* request,
                                                      fastdllm_result* result, size_t size);
 FASTDLLM_API fastdllm_status fastdllm_request_stats(fastdllm_request* request,
                                                     fastdllm_stats* stats, size_t size);
 
 /* --- an output ----------------------------------------------------------------------------- */
-/* What a call without a request gave: token ids, logits or text; NULL what it is not. */
+/* The result of a call that makes no request: token ids, logits or text. The functions for the
+ * other two return NULL. */
 
 FASTDLLM_API void fastdllm_output_free(fastdllm_output* output);
 FASTDLLM_API const char* fastdllm_output_error(const fastdllm_output* output);

@@ -1,5 +1,5 @@
-/* The C API of text, in the library fastdllm_text: text in, text out. Read fastdllm.h first; the
- * same rules hold. tokenizer.hpp, text.hpp and llm.hpp say more of each. */
+/* The C API for text, in the library fastdllm_text. The rules at the top of fastdllm.h hold here
+ * too. tokenizer.hpp, text.hpp and llm.hpp describe the same functions in more detail. */
 #ifndef FASTDLLM_FASTDLLM_TEXT_H
 #define FASTDLLM_FASTDLLM_TEXT_H
 
@@ -19,7 +19,7 @@ typedef struct fastdllm_message {
 
 typedef struct fastdllm_codec fastdllm_codec;
 
-/* Reads a package's tokenizer and chat format. A codec never changes: any thread may use it. */
+/* Reads a package's tokenizer and chat format. A codec is immutable and thread-safe. */
 FASTDLLM_API fastdllm_status fastdllm_codec_open(const char* package, fastdllm_codec** codec);
 FASTDLLM_API void fastdllm_codec_free(fastdllm_codec* codec);
 FASTDLLM_API const char* fastdllm_codec_error(const fastdllm_codec* codec);
@@ -31,7 +31,7 @@ FASTDLLM_API int32_t fastdllm_codec_token_id(const fastdllm_codec* codec, const 
 /* Token ids of text as it stands. num_bytes: FASTDLLM_NONE = up to its NUL. */
 FASTDLLM_API fastdllm_status fastdllm_codec_encode(const fastdllm_codec* codec, const char* text,
                                                    int64_t num_bytes, fastdllm_output** output);
-/* Token ids of messages as the model was trained to see them, the assistant's header at the end. */
+/* Token ids of a chat in the model's format, ending with the header of the assistant's answer. */
 FASTDLLM_API fastdllm_status fastdllm_codec_encode_chat(const fastdllm_codec* codec,
                                                         const fastdllm_message* messages,
                                                         int64_t num_messages,
@@ -65,30 +65,40 @@ FASTDLLM_API fastdllm_status fastdllm_text_stream_push(fastdllm_text_stream* str
                                                        const int32_t* positions,
                                                        const int32_t* token_ids, int64_t count,
                                                        const char** piece);
-/* What is left, an unfinished character as U+FFFD. */
+/* Returns the text that was held back; an incomplete character becomes U+FFFD. */
 FASTDLLM_API fastdllm_status fastdllm_text_stream_finish(fastdllm_text_stream* stream,
                                                          const char** piece);
-/* What was given out so far; num_bytes, where text may hold a NUL, or NULL. */
+/* All text that push and finish returned so far. num_bytes: receives its length, for text that may
+ * contain a NUL; may be NULL. */
 FASTDLLM_API const char* fastdllm_text_stream_text(const fastdllm_text_stream* stream,
                                                    int64_t* num_bytes);
 /* The stop string that ended it, or NULL. */
 FASTDLLM_API const char* fastdllm_text_stream_stop(const fastdllm_text_stream* stream);
 
-/* --- the easy way: a package with its text ------------------------------------------------- */
+/* --- a package that answers prompts and chats ---------------------------------------------- */
 
+/* An engine together with the package's tokenizer and chat format. Thread-safe.
+ * @code
+ * fastdllm_llm_open(argv[1], NULL, &llm);
+ * const fastdllm_status status = fastdllm_llm_generate(llm, argv[2], &config, &options, &request);
+ * ...
+ * fastdllm_request_free(request);
+ * fastdllm_llm_free(llm);
+ * @endcode */
 typedef struct fastdllm_llm fastdllm_llm;
 
 FASTDLLM_API fastdllm_status fastdllm_llm_open(const char* package,
                                                const fastdllm_engine_options* options,
                                                fastdllm_llm** llm);
-/* Ends the requests under way with abort; their handles stay valid. */
+/* Ends all requests with FASTDLLM_FINISH_ABORT. The handles of requests stay valid. */
 FASTDLLM_API void fastdllm_llm_free(fastdllm_llm* llm);
 FASTDLLM_API const char* fastdllm_llm_error(const fastdllm_llm* llm);
 /* Its engine, for facts, token ids and logits. Belongs to the llm: not to be freed. */
 FASTDLLM_API fastdllm_engine* fastdllm_llm_engine(fastdllm_llm* llm);
 
-/* One pass of an answer. Borrowed, valid during the callback only. The pieces add up to the text:
- * where some was held back until the end, a last event has it, whose commit holds no positions. */
+/* What one pass added to an answer. Borrowed, valid only during the callback. All pieces together
+ * are the text. If text was held back until the end, one more event follows whose commit has no
+ * positions. */
 typedef struct fastdllm_text_event {
   size_t struct_size;
   const fastdllm_commit_event* commit;
@@ -109,15 +119,15 @@ typedef struct fastdllm_text_options {
   fastdllm_text_callback on_text; /* or NULL */
   fastdllm_done_callback on_done; /* or NULL */
   void* user_data;                /* lives as long as that of fastdllm_callbacks */
-  int64_t raw;                    /* 1: a prompt as it stands, without the chat format */
+  int64_t raw;                    /* 1: use the prompt as it is, without the chat format */
 } fastdllm_text_options;
 
 FASTDLLM_API fastdllm_status fastdllm_text_options_default(fastdllm_text_options* options,
                                                            size_t size);
 
-/* A prompt is one user message through the chat format if the package has one. generate and chat
- * wait for the end; their status is the request's. config: NULL = a threshold of 0.9, the rest as
- * fastdllm_config_default() has it, which by itself is one token per pass. */
+/* If the package has a chat format, the prompt is sent as one user message. generate and chat wait
+ * for the end and return the request's status; submit and submit_chat return at once. config: NULL
+ * = threshold 0.9 and the other defaults. (The defaults alone decode one token per pass.) */
 FASTDLLM_API fastdllm_status fastdllm_llm_generate(fastdllm_llm* llm, const char* prompt,
                                                    const fastdllm_config* config,
                                                    const fastdllm_text_options* options,
@@ -136,11 +146,11 @@ FASTDLLM_API fastdllm_status fastdllm_llm_submit_chat(fastdllm_llm* llm,
                                                       const fastdllm_config* config,
                                                       const fastdllm_text_options* options,
                                                       fastdllm_request** request);
-/* The ids of a prompt, as generate sees it. */
+/* The token ids that generate would use for this prompt. */
 FASTDLLM_API fastdllm_status fastdllm_llm_encode(const fastdllm_llm* llm, const char* prompt,
                                                  bool raw, fastdllm_output** output);
 
-/* What fastdllm_result does not say of an answer in text. */
+/* The text of an answer, in addition to fastdllm_result. */
 typedef struct fastdllm_completion {
   size_t struct_size;
   const char* text; /* without special tokens; ends with a NUL that does not count */

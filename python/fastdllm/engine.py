@@ -54,26 +54,29 @@ _LIBRARIES = {
 
 
 class Engine(_core.Engine):
-    """Token ids in, token ids out: a package, loaded once.
+    """A loaded package that decodes requests of token ids.
 
-    package_dir: the package folder. threads: inside one pass, 0 = automatic. onnxruntime_library:
-    path of libonnxruntime; None = the environment variable FASTDLLM_ONNXRUNTIME, else the installed
-    onnxruntime wheel, else the loader's search. A process holds one ONNX Runtime, which is then
-    what None means; naming another is refused.
-    backend: "onnxruntime", "tensorrt", or "auto": TensorRT where the device is a GPU and an engine
-    for it was named or lies in PACKAGE.engines, else ONNX Runtime. device: "cpu", "cuda" (the first
-    GPU) or "cuda:N". tensorrt_engine: path of an engine that `fastdllm build-engine` made.
-    tensorrt_library, cudart_library: paths, found like ONNX Runtime's by FASTDLLM_TENSORRT,
-    FASTDLLM_CUDART or wheels. cuda_graph: TensorRT replays steps whose shapes stay.
-    max_batch: requests that are decoded side by side; max_waiting: those that wait for a place,
-    more are refused with OverloadedError. cache_bytes: K/V memory of all requests, None = half of
-    the physical memory, or of what is free on the GPU that holds them; requests wait for it in
-    order, one that can never have it is refused.
+    >>> engine = Engine("packages/tiny_math", threads=2)
+    >>> result = engine.generate([1, 2, 3], fastdllm.GenerationConfig(max_new_tokens=8))
+    >>> result.token_ids.dtype
+    dtype('int32')
 
-    Errors: PackageError for the folder, BackendError for the library.
+    package_dir: the package folder. threads: CPU threads inside one run; 0 = automatic.
+    onnxruntime_library: path of libonnxruntime. None = the library that this process has already
+    opened, else the environment variable FASTDLLM_ONNXRUNTIME, else the installed onnxruntime
+    wheel, else the loader's search path. A process opens only one: naming another is refused.
+    backend: "onnxruntime", "tensorrt" or "auto". "auto" is TensorRT when the device is a GPU and
+    there is an engine for it (tensorrt_engine, or one in the folder PACKAGE.engines), else ONNX
+    Runtime. device: "cpu", "cuda" (the first GPU) or "cuda:N". tensorrt_engine: path of an engine
+    made by `fastdllm build-engine`. tensorrt_library, cudart_library: paths; None = the environment
+    variable FASTDLLM_TENSORRT or FASTDLLM_CUDART, else the installed wheel. cuda_graph: TensorRT
+    replays steps of equal shapes as a CUDA graph.
+    max_batch: requests that are decoded side by side. max_waiting: requests that may wait beyond
+    them; further ones raise OverloadedError. cache_bytes: bytes for the K/V cache of all requests;
+    None = half of the physical memory, or half of the free memory of the GPU where the cache is.
+    Requests wait for this memory in order; a request that needs more than all of it is refused.
 
-    >>> engine = Engine("package_dir", threads=2)  # doctest: +SKIP
-    >>> engine.generate([1, 2, 3]).token_ids  # doctest: +SKIP
+    Errors: PackageError for the folder, BackendError for the library, ConfigError for an option.
     """
 
     @takes_engine_options

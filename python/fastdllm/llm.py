@@ -51,15 +51,20 @@ def config_with(**options: Any) -> GenerationConfig:
 
 
 class LLM:
-    """A package with its tokenizer and chat template. Safe to use from many threads.
+    """A loaded package that answers prompts and chats. Thread-safe.
 
-    The keywords are Engine's. Errors: BackendError; PackageError, also for a package that was
-    exported without a tokenizer (use Engine then).
+    >>> llm = LLM("packages/tiny_math", threads=2)
+    >>> answer = llm.generate("Sam had 27 balls, bought 9 and lost 7. How many are left?")
+    >>> answer.text.endswith("#### 29")
+    True
 
-    Every way to ask takes `config` (None = default_config()), `stop`, a string or strings before
-    which the text ends, and `raw` (see encode()). A stop string is looked for in the text without
-    special tokens; nothing of it is given out, and the request ends with the pass that completes
-    it. Errors of a request: ConfigError, OverloadedError, NumericError, BackendError.
+    The keywords are those of Engine. Errors: BackendError; PackageError, also for a package that
+    was exported without a tokenizer (use Engine then).
+
+    All methods that answer take `config` (None = default_config()), `raw` (see encode()) and
+    `stop`: a string or strings before which the text ends. Stop strings are searched in the text
+    without special tokens and are not part of the answer. The request ends with the pass that
+    completes one. Errors of a request: ConfigError, OverloadedError, NumericError, BackendError.
     """
 
     @takes_engine_options

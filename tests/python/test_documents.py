@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import sys
 from pathlib import Path
@@ -154,6 +155,20 @@ def test_snippets_in_c_and_cpp_are_parts_of_the_examples() -> None:
     for one in DOCUMENTS:
         for snippet in [*one.fences("cpp"), *one.fences("c"), *one.fences("cmake")]:
             assert any(snippet in text for text in examples), f"{one}: {snippet.splitlines()[0]}"
+
+
+@pytest.mark.parametrize("one", [fastdllm.Engine, fastdllm.LLM])
+def test_examples_in_the_docstrings_run(
+    one: type, package_of: PackageOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "tiny_math").symlink_to(package_of("tiny_math"))
+    monkeypatch.chdir(tmp_path)
+    names = {"fastdllm": fastdllm, one.__name__: one}
+    (found,) = doctest.DocTestFinder(recurse=False).find(one, one.__name__, globs=names)
+
+    assert found.examples
+    assert doctest.DocTestRunner().run(found).failed == 0
 
 
 def test_examples_in_the_headers_are_parts_of_the_examples() -> None:

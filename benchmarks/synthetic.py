@@ -23,6 +23,7 @@ class Shape:
     mlp: int
     vocabulary: int
     head_dim: int = 64
+    kv_heads: int | None = None  # None: as many as heads
     longest: int = 8192
 
     @property
@@ -80,6 +81,7 @@ def config_of(shape: Shape) -> dict[str, Any]:
         "d_model": shape.hidden,
         "n_layers": shape.layers,
         "n_heads": shape.heads,
+        "n_kv_heads": shape.kv_heads or shape.heads,
         "mlp_hidden_size": shape.mlp,
         "vocab_size": shape.vocabulary,
         "max_sequence_length": shape.longest,

@@ -254,15 +254,15 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Do the same by ONNX Runtime's operator. Only to be traced.
 
-        It gets the mask where it wants what is added to the scores: attend_by_tiles() mends that.
+        It gets the mask where it wants what is added to the scores, and K/V heads that may be fewer
+        than heads: attend_by_tiles() mends that.
         """
         spec = self.spec
         if spec.qk_norm:
-            heads = (spec.num_heads, spec.head_dim)
-            q = self.query_norm(q.view(*q.shape[:-1], *heads)).flatten(-2)
-            k = self.key_norm(k.view(*k.shape[:-1], *heads)).flatten(-2)
+            q = self.query_norm(q.view(*q.shape[:-1], -1, spec.head_dim)).flatten(-2)
+            k = self.key_norm(k.view(*k.shape[:-1], -1, spec.head_dim)).flatten(-2)
         q = rotate_heads(q, *q_rotation, heads=spec.num_heads, head_dim=spec.head_dim)
-        k = rotate_heads(k, *rotation, heads=spec.num_heads, head_dim=spec.head_dim)
+        k = rotate_heads(k, *rotation, heads=spec.num_kv_heads, head_dim=spec.head_dim)
         rows = (*past[0].shape[:2], mask.shape[-1], past[0].shape[3])
         y, k, v = torch.onnx.ops.symbolic_multi_out(
             f"{CONTRIB}::MultiHeadAttention",

@@ -3,6 +3,9 @@
 Attention is MultiHeadAttention of com.microsoft, which takes heads side by side and appends to the
 cache itself, or goes tile by tile; a sum and the norm behind it are one operator. What is computed
 is the same. Graphs for other runtimes (fp16, opset 20) keep to standard operators.
+
+That operator shares no K/V heads among heads. Where they are shared, K and V are repeated for it
+when it goes tile by tile, and the standard Attention stands in its place beside a cache.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ from fastdllm.export.graphs import CONTRIB, Layer, Transformer
 MASK, PAST = 5, 6  # inputs of MultiHeadAttention: what is added to the scores, the cached keys
 
 
-def can_join(spec: ModelSpec, dtype: torch.dtype, opset: int) -> bool:
-    """Say whether a graph may have this form: its operator shares no K/V heads among heads."""
-    return dtype == torch.float32 and opset >= 23 and spec.num_heads == spec.num_kv_heads
+def can_join(dtype: torch.dtype, opset: int) -> bool:
+    """Say whether a graph has this form."""
+    return dtype == torch.float32 and opset >= 23
 
 
 @contextlib.contextmanager
@@ -81,7 +84,7 @@ def drop_unused(model: ir.Model) -> None:
         del initializers[name]
 
 
-def attend_by_tiles(model: ir.Model) -> None:
+def attend_by_tiles(model: ir.Model, spec: ModelSpec) -> None:
     """Where nothing is cached and nothing masked (a refresh), let attention go tile by tile.
 
     ONNX Runtime does so when its operator is given neither a bias nor a cache. The scores of all
@@ -99,14 +102,19 @@ def attend_by_tiles(model: ir.Model) -> None:
     tiled = tape.node("And", [seen, tape.node("Squeeze", [none])])
     graph.insert_before(graph[0], tape.nodes)
     _gather_given_rows(graph, mask)
+    grouped = spec.num_heads != spec.num_kv_heads
     for index, node in enumerate(attentions):
+        name = f"scores.{index}"
+        scored = (
+            _by_grouped_scores(node, name, mask, spec) if grouped else _by_scores(node, name, mask)
+        )
         choice = ir.Node(
             "",
             "If",
             [tiled],
             [
-                ir.AttrGraph("then_branch", _by_tiles(node, f"tiles.{index}")),
-                ir.AttrGraph("else_branch", _by_scores(node, f"scores.{index}", mask)),
+                ir.AttrGraph("then_branch", _by_tiles(node, f"tiles.{index}", spec)),
+                ir.AttrGraph("else_branch", scored),
             ],
             num_outputs=3,
             name=f"attention.{index}",
@@ -135,17 +143,15 @@ def _gather_given_rows(graph: ir.Graph, mask: ir.Value) -> None:
         graph.insert_before(gather, tape.nodes)
 
 
-def _by_tiles(node: ir.Node, name: str) -> ir.Graph:
+def _by_tiles(node: ir.Node, name: str, spec: ModelSpec) -> ir.Graph:
     """Give what an attention node does when nothing is cached; K and V are turned for the cache."""
-    q, k, v = node.inputs[:3]
     tape = _Tape(name)
-    y = tape.node(node.op_type, [q, k, v], dict(node.attributes), CONTRIB)
-    shape = tape.integers([0, 0, node.attributes["num_heads"].as_int(), -1])
-    turned = [
-        tape.node("Transpose", [tape.node("Reshape", [x, shape])], {"perm": [0, 2, 1, 3]})
-        for x in (k, v)
-    ]
-    outputs = [y, *turned]
+    q, *rows = node.inputs[:3]
+    heads = [tape.heads(x, spec.num_kv_heads) for x in rows]
+    if spec.num_heads != spec.num_kv_heads:
+        rows = [tape.repeated(x, spec) for x in rows]
+    y = tape.node(node.op_type, [q, *rows], dict(node.attributes), CONTRIB)
+    outputs = [y, *heads]
     for old, new in zip(node.outputs, outputs, strict=True):
         new.type = old.type
     return ir.Graph([], outputs, nodes=tape.nodes, name=name)
@@ -154,12 +160,7 @@ def _by_tiles(node: ir.Node, name: str) -> ir.Graph:
 def _by_scores(node: ir.Node, name: str, mask: ir.Value) -> ir.Graph:
     """Give the node as it was traced, with numbers to add to the scores in place of the mask."""
     tape = _Tape(name)
-    seen = node.inputs[MASK]
-    if seen is mask:  # it may have one row for all fed rows
-        rows = tape.node("Shape", [node.inputs[0]], {"start": 1, "end": 2})
-        one = tape.integers([1])
-        shape = tape.node("Concat", [one, one, rows, one], {"axis": 0})
-        seen = tape.node("Expand", [mask, shape])
+    seen = tape.rows_of_mask(node, mask)
     shown, hidden = tape.number(0.0), tape.number(float(torch.finfo(torch.float32).min))
     bias = tape.node("Where", [seen, shown, hidden])
     inputs = [bias if index == MASK else value for index, value in enumerate(node.inputs)]
@@ -167,6 +168,24 @@ def _by_scores(node: ir.Node, name: str, mask: ir.Value) -> ir.Graph:
     for old, new in zip(node.outputs, same.outputs, strict=True):
         new.name, new.type = f"{name}.{old.name}", old.type
     return ir.Graph([], list(same.outputs), nodes=[*tape.nodes, same], name=name)
+
+
+def _by_grouped_scores(node: ir.Node, name: str, mask: ir.Value, spec: ModelSpec) -> ir.Graph:
+    """Give what the node does where K/V heads are shared, by standard operators."""
+    tape = _Tape(name)
+    q, k, v = node.inputs[:3]
+    present = [
+        tape.node("Concat", [past, tape.heads(x, spec.num_kv_heads)], {"axis": 2})
+        for past, x in zip(node.inputs[PAST:], (k, v), strict=True)
+    ]
+    seen = tape.rows_of_mask(node, mask)
+    y = tape.node("Attention", [tape.heads(q, spec.num_heads), *present, seen])
+    y = tape.node("Transpose", [y], {"perm": [0, 2, 1, 3]})
+    y = tape.node("Reshape", [y, tape.integers([0, 0, spec.num_heads * spec.head_dim])])
+    outputs = [y, *present]
+    for old, new in zip(node.outputs, outputs, strict=True):
+        new.type = old.type
+    return ir.Graph([], outputs, nodes=tape.nodes, name=name)
 
 
 class _Tape:
@@ -188,6 +207,28 @@ class _Tape:
         node.name = node.outputs[0].name = f"{self.name}.{len(self.nodes)}"
         self.nodes.append(node)
         return node.outputs[0]
+
+    def heads(self, x: ir.Value | None, count: int) -> ir.Value:
+        """Turn rows of heads side by side [B,T,H*D] into [B,H,T,D]."""
+        apart = self.node("Reshape", [x, self.integers([0, 0, count, -1])])
+        return self.node("Transpose", [apart], {"perm": [0, 2, 1, 3]})
+
+    def repeated(self, x: ir.Value | None, spec: ModelSpec) -> ir.Value:
+        """Repeat K/V heads side by side [B,T,H*D] for each head that reads them."""
+        group, dim = spec.num_heads // spec.num_kv_heads, spec.head_dim
+        apart = self.node("Reshape", [x, self.integers([0, 0, spec.num_kv_heads, 1, dim])])
+        wide = self.node("Expand", [apart, self.integers([1, 1, 1, group, 1])])
+        return self.node("Reshape", [wide, self.integers([0, 0, spec.num_heads * dim])])
+
+    def rows_of_mask(self, attention: ir.Node, mask: ir.Value) -> ir.Value | None:
+        """Give a node's mask a row for each row of its queries; the graph's may have one."""
+        seen = attention.inputs[MASK]
+        if seen is not mask:
+            return seen
+        rows = self.node("Shape", [attention.inputs[0]], {"start": 1, "end": 2})
+        one = self.integers([1])
+        shape = self.node("Concat", [one, one, rows, one], {"axis": 0})
+        return self.node("Expand", [mask, shape])
 
     def number(self, value: float) -> ir.Value:
         """Add a constant, f32 []."""

@@ -87,7 +87,7 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
         "past": [({0: free, 2: free}, {0: free, 2: free}) for _ in range(spec.num_layers)],
     }
     names = ["input_ids", "position_ids", "attention_mask", "logit_indices"]
-    join = can_join(spec, dtype, opset)
+    join = can_join(dtype, opset)
     with torch.no_grad(), experts_apart(model), _quiet() as noise, contextlib.ExitStack() as stack:
         if join:
             stack.enter_context(attention_joined(model))
@@ -126,7 +126,7 @@ def trace(model: Transformer, dtype: torch.dtype, opset: int) -> ir.Model:
     expand_experts(graph_model, "dense" if dtype == torch.float16 else "dispatch")
     cut_present(graph_model, spec)
     if join:  # a mask of one row stays one: a row per fed row would grow with their square
-        attend_by_tiles(graph_model)
+        attend_by_tiles(graph_model, spec)
     else:
         widen_mask(graph_model)
     name_dimensions(graph_model, spec)

@@ -49,9 +49,24 @@ def test_attention_chooses_between_tiles_and_scores() -> None:
         assert [value is None for value in scored.inputs] == [False] * 3 + [True] * 2 + [False] * 3
 
 
-def test_a_mask_of_one_row_is_expanded_only_beside_scores() -> None:
+@pytest.mark.parametrize("shared", [1, 2])
+def test_shared_heads_go_tile_by_tile_too(shared: int) -> None:
+    model = traced(n_kv_heads=shared)
+
+    choices = [node for node in model.graph if node.op_type == "If"]
+    assert len(choices) == SMALL["n_layers"]
+    for choice in choices:
+        tiles = choice.attributes["then_branch"].as_graph()
+        scores = choice.attributes["else_branch"].as_graph()
+        (tiled,) = (node for node in tiles if node.op_type == "MultiHeadAttention")
+        assert len(tiled.inputs) == 3
+        assert operators(scores)[":Attention"] == 1  # as it was, which reads shared heads in place
+
+
+@pytest.mark.parametrize("changes", [{}, {"n_kv_heads": 2}], ids=["plain", "grouped"])
+def test_a_mask_of_one_row_is_expanded_only_beside_scores(changes: dict[str, Any]) -> None:
     """A row per fed row would take memory by the square of the context in a refresh."""
-    model = traced()
+    model = traced(**changes)
 
     mask = model.graph.inputs[2]
     widened = [use.node for use in mask.uses() if use.node.op_type == "Expand"]
@@ -61,10 +76,12 @@ def test_a_mask_of_one_row_is_expanded_only_beside_scores() -> None:
 
 @pytest.mark.parametrize("cached", [0, 5])
 @pytest.mark.parametrize("hidden", [0, 3])
+@pytest.mark.parametrize("shared", [4, 2])
 def test_a_mask_of_one_row_means_the_same_for_every_row(
-    cached: int, hidden: int, tmp_path: Path
+    cached: int, hidden: int, shared: int, tmp_path: Path
 ) -> None:
-    package = export_bare(write_checkpoint(tmp_path / "checkpoint"), tmp_path / "package")
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", n_kv_heads=shared)
+    package = export_bare(checkpoint, tmp_path / "package")
     session = validate.open_graph(package / "model.onnx")
     numbers = np.random.default_rng(1)
     one = np.ones((2, 1, 1, cached + 9), dtype=bool)
@@ -95,10 +112,11 @@ def test_sums_are_normalized_where_they_are_made() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "opset", "changes"),
-    [(torch.float16, 23, {}), (torch.float32, 20, {}), (torch.float32, 23, {"n_kv_heads": 2})],
-    ids=["fp16", "opset 20", "grouped heads"],
+    ("dtype", "opset"),
+    [(torch.float16, 23), (torch.float16, 20), (torch.float32, 20)],
+    ids=["fp16", "fp16, opset 20", "opset 20"],
 )
+@pytest.mark.parametrize("changes", [{}, {"n_kv_heads": 2}], ids=["plain", "grouped"])
 def test_other_graphs_keep_to_standard_operators(
     dtype: torch.dtype, opset: int, changes: dict[str, Any]
 ) -> None:
@@ -133,7 +151,9 @@ def test_the_layers_are_as_before_after_a_trace() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"include_qkv_bias": True}, {"n_kv_heads": 2}], ids=["plain", "bias", "grouped"]
+    "changes",
+    [{}, {"include_qkv_bias": True}, {"n_kv_heads": 2}, {"n_kv_heads": 1}],
+    ids=["plain", "bias", "grouped", "one shared"],
 )
 def test_a_long_refresh_gives_what_torch_gives(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

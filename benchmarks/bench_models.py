@@ -50,6 +50,7 @@ class Models:
                 precision=precision,  # type: ignore[arg-type]
                 in_memory=model in TRAINED,
                 text=(checkpoint / "tokenizer.json").exists(),
+                allow_no_eos=model not in TRAINED,
                 progress=False,
             )
 

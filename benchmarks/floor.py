@@ -262,7 +262,7 @@ def main() -> int:
             if synthetic:
                 checkpoint = write_checkpoint(Path(folder, "checkpoint"), shape)
             package = export_package(
-                checkpoint, Path(folder, "package"), in_memory=False, text=False
+                checkpoint, Path(folder, "package"), in_memory=False, text=False, allow_no_eos=True
             )
         settings = {"threads": options.threads, "repeat": options.repeat}
         report = head(model=options.model, shape=asdict(shape))

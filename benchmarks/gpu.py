@@ -57,7 +57,13 @@ def make_package(path: Path, shape: Shape, opset: int, say: Say) -> Path:
         checkpoint = write_checkpoint(Path(folder, "checkpoint"), shape)
         say(f"exporting them to {path}")
         return export_package(
-            checkpoint, path, precision="fp16", opset=opset, in_memory=False, text=False
+            checkpoint,
+            path,
+            precision="fp16",
+            opset=opset,
+            in_memory=False,
+            text=False,
+            allow_no_eos=True,
         )
 
 

@@ -67,7 +67,12 @@ def main() -> int:
         checkpoint = write_checkpoint(Path(folder) / "checkpoint", SHAPE)
         packages = {
             name: export_package(
-                checkpoint, Path(folder) / name, precision=name, in_memory=False, text=False
+                checkpoint,
+                Path(folder) / name,
+                precision=name,
+                in_memory=False,
+                text=False,
+                allow_no_eos=True,
             )  # type: ignore[arg-type]
             for name in PRECISIONS
         }

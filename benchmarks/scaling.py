@@ -189,6 +189,7 @@ def make_packages(folder: Path, vocabularies: Sequence[int]) -> dict[int, Path]:
                     in_memory=False,
                     progress=False,
                     text=False,
+                    allow_no_eos=True,
                 )
         packages[size] = package
     return packages

@@ -22,8 +22,8 @@ ROLES = ("system", "user", "assistant")
 # What another rendering of the same messages may give differently.
 UNSTEADY = {"strftime_now", "lipsum", "random"}
 THINK_END = "</think>"
-MOST_REFUSED = 8
-MOST_SECONDS = 60.0  # of the processor, for all comparisons of one template
+MAX_REFUSED = 8
+MAX_SECONDS = 60.0  # of the processor, for all comparisons of one template
 
 
 class NoFormat(Exception):
@@ -55,11 +55,11 @@ class _TimedTemplate(ChatTemplate):
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         super().__init__(source, special_tokens)
-        self._end = time.thread_time() + MOST_SECONDS
+        self._end = time.thread_time() + MAX_SECONDS
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         if time.thread_time() > self._end:
-            raise NoFormat(f"comparing it with a format takes more than {MOST_SECONDS:g} seconds")
+            raise NoFormat(f"comparing it with a format takes more than {MAX_SECONDS:g} seconds")
         return super().render(messages, add_generation_prompt=add_generation_prompt)
 
 
@@ -233,7 +233,7 @@ def _refuse_what_differs(form: dict[str, Any], template: ChatTemplate, literals:
             messages = [*before, *_messages((role,), (content,)), *behind]
             if not _differs(form, template, messages):
                 continue
-            if len(text) < 4 or text not in marked or len(turn["refused"]) == MOST_REFUSED:
+            if len(text) < 4 or text not in marked or len(turn["refused"]) == MAX_REFUSED:
                 raise NoFormat(f"it acts on {text!r} in the content of the role {role}")
             turn["refused"].append(text)
 

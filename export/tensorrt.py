@@ -26,7 +26,7 @@ from fastdllm.export.tensorrt_compiler import (
 
 THIS_GPU = "gpu"
 RECORD_VERSION = 1
-USUAL_CONTEXT = 4096  # the default limit where a model would take far more
+DEFAULT_CONTEXT = 4096  # the default limit where a model would take far more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def profiles_for(
     everything else cached. Errors: ExportError for a limit out of its range.
     """
     most = model["max_context_length"]
-    context = min(most, USUAL_CONTEXT) if max_context is None else max_context
+    context = min(most, DEFAULT_CONTEXT) if max_context is None else max_context
     _require("max_context", context, most)
     rows = context if max_rows is None else max_rows
     _require("max_rows", rows, context)

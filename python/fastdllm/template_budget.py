@@ -12,11 +12,11 @@ from typing import Any
 from jinja2 import Undefined
 from jinja2.utils import Namespace
 
-MOST_VALUE = 2**24  # bytes of one value, with all that it holds
-MOST_BYTES = 2**28  # of all values that a rendering makes
-MOST_SECONDS = 2.0  # of the processor, of a rendering
-_MOST_BITS = 2**12  # of a number
-_MOST_WIDTH = 2**16
+MAX_VALUE = 2**24  # bytes of one value, with all that it holds
+MAX_BYTES = 2**28  # of all values that a rendering makes
+MAX_SECONDS = 2.0  # of the processor, of a rendering
+_MAX_BITS = 2**12  # of a number
+_MAX_WIDTH = 2**16
 _DEEPEST = 64
 _STEPS = 64  # between two looks at the time, which are not cheap
 _NODE = 64  # bytes that count for what is no text
@@ -55,23 +55,23 @@ class Budget:
     """What a rendering may still take."""
 
     def __init__(self, given: int) -> None:
-        self.most = MOST_VALUE + 4 * given
-        self._left = MOST_BYTES + 16 * given
+        self.most = MAX_VALUE + 4 * given
+        self._left = MAX_BYTES + 16 * given
         self._steps = 0
-        self._end = time.thread_time() + MOST_SECONDS
+        self._end = time.thread_time() + MAX_SECONDS
         self._measured: dict[int, tuple[Any, int, int]] = {}  # values are held: ids stay theirs
 
     def spend(self, size: int = 0) -> None:
         """Count what was made, and look at the time."""
         self._left -= size
         if self._left < 0:
-            raise LimitError(f"it makes more than {MOST_BYTES >> 20} MiB of values")
+            raise LimitError(f"it makes more than {MAX_BYTES >> 20} MiB of values")
         self._steps += 1 + (size >> 16)
         if self._steps < _STEPS:
             return
         self._steps = 0
         if time.thread_time() > self._end:
-            raise LimitError(f"it takes more than {MOST_SECONDS:g} seconds")
+            raise LimitError(f"it takes more than {MAX_SECONDS:g} seconds")
 
     def require(self, size: int) -> None:
         """Refuse a value of that many bytes before it is made."""
@@ -130,8 +130,8 @@ def _items(value: Any) -> Iterator[Any]:
 
 def require_small(value: int) -> None:
     """Refuse a number of very many digits."""
-    if value.bit_length() > _MOST_BITS:
-        raise LimitError(f"it makes a number of more than {_MOST_BITS} bits")
+    if value.bit_length() > _MAX_BITS:
+        raise LimitError(f"it makes a number of more than {_MAX_BITS} bits")
 
 
 def made(result: Any) -> int:
@@ -161,8 +161,8 @@ def widening(texts: Sequence[str]) -> int:
 def check_power(base: Any, exponent: Any) -> None:
     """Refuse a power of very many digits."""
     whole = isinstance(base, int) and isinstance(exponent, int) and exponent > 0
-    if whole and base.bit_length() * exponent > _MOST_BITS:
-        raise LimitError(f"it makes a number of more than {_MOST_BITS} bits")
+    if whole and base.bit_length() * exponent > _MAX_BITS:
+        raise LimitError(f"it makes a number of more than {_MAX_BITS} bits")
 
 
 def check_format(budget: Budget, form: str, values: Sequence[Any]) -> None:
@@ -203,8 +203,8 @@ def _joined(budget: Budget, values: Any, between: str) -> list[Any]:
 def check_numbers(args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Refuse widths and counts beyond any use."""
     for value in (*args, *kwargs.values()):
-        if isinstance(value, int) and abs(value) > _MOST_WIDTH:
-            raise LimitError(f"it asks for a width or count of more than {_MOST_WIDTH}")
+        if isinstance(value, int) and abs(value) > _MAX_WIDTH:
+            raise LimitError(f"it asks for a width or count of more than {_MAX_WIDTH}")
 
 
 def check_method(

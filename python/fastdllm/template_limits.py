@@ -34,7 +34,7 @@ from fastdllm.template_budget import (
     widening,
 )
 
-MOST_SOURCE = 2**17  # characters of a template
+MAX_SOURCE = 2**17  # characters of a template
 
 # fmt: off
 _FILTERS = (
@@ -83,9 +83,9 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         return found
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        if len(source) > MOST_SOURCE:
+        if len(source) > MAX_SOURCE:
             raise TemplateSyntaxError(
-                f"it has {len(source)} characters; expected at most {MOST_SOURCE}", 1
+                f"it has {len(source)} characters; expected at most {MAX_SOURCE}", 1
             )
         tree = _Watched().visit(super()._parse(source, name, filename))
         assert isinstance(tree, nodes.Template)

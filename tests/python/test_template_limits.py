@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from fastdllm.export.chat_format import derive_chat_format
 from fastdllm.export.errors import CheckpointError
 from fastdllm.export.text_assets import read_text_assets
-from fastdllm.template_limits import MOST_SOURCE
+from fastdllm.template_limits import MAX_SOURCE
 from fastdllm.text import ChatTemplate, TemplateLimitError, TextError
 
 import chat_templates
@@ -88,7 +88,7 @@ HOSTILE: dict[str, str] = {
     "many words": "{% set a = 'ab ' * 5000000 %}{{ a.split()|length }}{{ a.split()|length }}",
     "many arguments": "{% set a = [1] * 10000000 %}{{ cycler(*a) }}",
     "a namespace in itself": "{% set ns = namespace() %}{% set ns.a = [ns] %}{{ ns }}",
-    "a long source": "x" * (MOST_SOURCE + 1),
+    "a long source": "x" * (MAX_SOURCE + 1),
 }
 
 
@@ -203,7 +203,7 @@ def test_the_export_refuses_a_template_beyond_the_limits(
 
 
 def test_comparing_with_a_format_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastdllm.export.chat_format.MOST_SECONDS", 0.05)
+    monkeypatch.setattr("fastdllm.export.chat_format.MAX_SECONDS", 0.05)
     form, reason = derive_chat_format(chat_templates.THINKING, {})
     assert form is None
     assert "takes more than 0.05 seconds" in str(reason)

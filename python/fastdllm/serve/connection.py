@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from fastdllm.serve.errors import ApiError, ClientGone, stopped
 
 T = TypeVar("T")
-MOST_HEAD_BYTES = 2**16
+MAX_HEAD_BYTES = 2**16
 _LAST_WORDS = 1.0  # seconds for a client to take the error that ends its stream
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastdllm.serve.bodies import read_json
-from fastdllm.serve.connection import MOST_HEAD_BYTES, Call
+from fastdllm.serve.connection import MAX_HEAD_BYTES, Call
 from fastdllm.serve.errors import ApiError, ClientGone, api_error, stopped, unexpected
 from fastdllm.serve.names import check_names
 from fastdllm.serve.serving import Serving
@@ -98,7 +98,7 @@ class Gate:
         if works and self._serving.draining:
             raise ApiError(503, "the server is shutting down", code="draining", headers=_CLOSE)
         head = [*scope["headers"], (scope.get("raw_path", b""), scope["query_string"])]
-        if sum(len(name) + len(value) + 4 for name, value in head) > MOST_HEAD_BYTES:
+        if sum(len(name) + len(value) + 4 for name, value in head) > MAX_HEAD_BYTES:
             raise ApiError(431, "the request's head is too large", headers=_CLOSE)
         check_names(
             scope["headers"],

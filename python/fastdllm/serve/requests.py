@@ -55,8 +55,8 @@ _WHY = {
     "top_logprobs": "; a token's own probability is kept, those of others are not",
 }
 _NEUTRAL = {"top_k": -1}  # values of options that ask for nothing elsewhere
-_MOST_MESSAGES = 4096  # of a conversation, and parts of a message
-_MOST_PROMPTS = 1024
+_MAX_MESSAGES = 4096  # of a conversation, and parts of a message
+_MAX_PROMPTS = 1024
 
 
 def _biases(given: Any) -> Any:
@@ -150,7 +150,7 @@ class ChatMessage(Body):
 
     refused = _OF_MESSAGES
     role: Annotated[str, Field(min_length=1, max_length=64)]
-    content: Text | Annotated[list[TextPart], Field(fail_fast=True, max_length=_MOST_MESSAGES)]
+    content: Text | Annotated[list[TextPart], Field(fail_fast=True, max_length=_MAX_MESSAGES)]
     name: str | None = None
 
     def plain(self) -> dict[str, str]:
@@ -163,7 +163,7 @@ class ChatMessage(Body):
 
 
 Messages = Annotated[
-    list[ChatMessage], Field(fail_fast=True, min_length=1, max_length=_MOST_MESSAGES)
+    list[ChatMessage], Field(fail_fast=True, min_length=1, max_length=_MAX_MESSAGES)
 ]
 
 
@@ -258,11 +258,11 @@ class CompletionRequest(GenerationBody):
 
     prompt: (
         Text
-        | Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=_MOST_PROMPTS)]
+        | Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=_MAX_PROMPTS)]
         | Annotated[TokenIds, Field(min_length=1)]
         | Annotated[
             list[Annotated[TokenIds, Field(min_length=1)]],
-            Field(fail_fast=True, min_length=1, max_length=_MOST_PROMPTS),
+            Field(fail_fast=True, min_length=1, max_length=_MAX_PROMPTS),
         ]
     )
     suffix: Text | None = Field(None, description="text behind the answer; not with stream")

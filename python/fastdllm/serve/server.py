@@ -19,13 +19,13 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from fastdllm.llm import LLM
 from fastdllm.serve.app import create_app
-from fastdllm.serve.connection import MOST_HEAD_BYTES
+from fastdllm.serve.connection import MAX_HEAD_BYTES
 from fastdllm.serve.errors import ApiError
 from fastdllm.serve.serving import Serving
 from fastdllm.serve.settings import Settings
 
 _LAST_SECONDS = 1.0  # for requests that are cut to tell their clients
-_MOST_FRAMING = 8  # times the largest body: a chunk of one byte takes six
+_MAX_FRAMING = 8  # times the largest body: a chunk of one byte takes six
 
 
 class Server(uvicorn.Server):
@@ -185,11 +185,11 @@ class _LimitedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             self._stop_waiting()  # the head is there
             self.cycle.scope.setdefault("fastdllm.abort", self.transport.abort)
             self._body_bytes = self._body_bytes + len(data) if self.cycle.more_body else 0
-            if self._body_bytes > MOST_HEAD_BYTES + _MOST_FRAMING * self.settings.max_body_bytes:
+            if self._body_bytes > MAX_HEAD_BYTES + _MAX_FRAMING * self.settings.max_body_bytes:
                 self.transport.abort()
         elif not self.transport.is_closing():
             self._head_bytes += len(data)
-            if self._head_bytes > MOST_HEAD_BYTES:
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.abort()
             elif self._late is None:
                 self._wait_for_head()

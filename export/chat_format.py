@@ -16,7 +16,8 @@ from typing import Any
 
 from jinja2 import Environment, nodes
 
-from fastdllm.text import ChatTemplate, Message, TemplateLimitError, TextError
+from fastdllm.template_limits import TEMPLATE_EXTENSIONS
+from fastdllm.text import ChatTemplate, Message, TemplateLimitError, TextError, Variables
 
 ROLES = ("system", "user", "assistant")
 # What another rendering of the same messages may give differently.
@@ -38,7 +39,7 @@ def derive_chat_format(
     Errors: TextError for a template that does not parse or goes beyond its limits.
     """
     template = _TimedTemplate(source, special_tokens)
-    syntax = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
+    syntax = Environment(extensions=TEMPLATE_EXTENSIONS).parse(source)
     try:
         _require_steady(syntax)
         form = _read_off(template)
@@ -57,10 +58,18 @@ class _TimedTemplate(ChatTemplate):
         super().__init__(source, special_tokens)
         self._end = time.thread_time() + MAX_SECONDS
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        variables: Variables = None,
+    ) -> str:
         if time.thread_time() > self._end:
             raise NoFormat(f"comparing it with a format takes more than {MAX_SECONDS:g} seconds")
-        return super().render(messages, add_generation_prompt=add_generation_prompt)
+        return super().render(
+            messages, add_generation_prompt=add_generation_prompt, variables=variables
+        )
 
 
 def render_chat_format(form: Mapping[str, Any], messages: Sequence[Message]) -> str:

@@ -28,7 +28,7 @@ from fastdllm.check import read_metadata
 from fastdllm.engine import Engine
 from fastdllm.infill import InfillCanvas
 from fastdllm.options import takes_engine_options
-from fastdllm.text import Message, TextCodec
+from fastdllm.text import Message, TextCodec, Variables
 
 Prompt = str | Sequence[Message] | Sequence[int] | NDArray[np.int32]
 Configs = GenerationConfig | Sequence[GenerationConfig] | None
@@ -61,10 +61,11 @@ class LLM:
     The keywords are those of Engine. Errors: BackendError; PackageError, also for a package that
     was exported without a tokenizer (use Engine then).
 
-    All methods that answer take `config` (None = default_config()), `raw` (see encode()) and
-    `stop`: a string or strings before which the text ends. Stop strings are searched in the text
-    without special tokens and are not part of the answer. The request ends with the pass that
-    completes one. Errors of a request: ConfigError, OverloadedError, NumericError, BackendError.
+    All methods that answer take `config` (None = default_config()), `raw` and
+    `chat_template_kwargs` (see encode()) and `stop`: a string or strings before which the text
+    ends. Stop strings are searched in the text without special tokens and are not part of the
+    answer. The request ends with the pass that completes one. Errors of a request:
+    ConfigError, OverloadedError, NumericError, BackendError.
     """
 
     @takes_engine_options
@@ -74,20 +75,32 @@ class LLM:
         entry = read_metadata(folder).get("tokenizer")
         if entry is None:
             raise PackageError(f"{folder}: has no tokenizer; use fastdllm.Engine with token ids")
-        self.codec = TextCodec(folder, entry)
+        package = self.engine.package
+        named = (package.mask_token_id, package.bos_token_id, package.pad_token_id)
+        ids = [*package.eos_token_ids, *(number for number in named if number is not None)]
+        self.codec = TextCodec(folder, entry, ids)
 
-    def encode(self, prompt: Prompt, *, raw: bool = False, most: int | None = None) -> list[int]:
+    def encode(
+        self,
+        prompt: Prompt,
+        *,
+        raw: bool = False,
+        most: int | None = None,
+        chat_template_kwargs: Variables = None,
+    ) -> list[int]:
         """Return the prompt's token ids. most: see TextCodec.encode().
 
         A string is one user message through the chat template if the package has one (raw: as it
-        stands); a list of messages goes through the template; ids are taken as they are.
+        stands, with the special tokens that are written in it); a list of messages goes through the
+        template, as text; ids are taken as they are. chat_template_kwargs: variables of the
+        template, as {"enable_thinking": False}; for other prompts they say nothing.
         Errors: fastdllm.Error when messages meet a package without template.
         """
         limit = {} if most is None else {"most": most}
         if isinstance(prompt, str):
             if raw or self.codec.chat_template is None:
                 return self.codec.encode(prompt, **limit)
-            return self.codec.encode_chat([{"role": "user", "content": prompt}], **limit)
+            prompt = [{"role": "user", "content": prompt}]
         messages: list[Message] = []
         ids: list[int] = []
         for item in prompt:
@@ -97,7 +110,11 @@ class LLM:
                 ids.append(operator.index(item))
         if messages and ids:
             raise TypeError("a prompt is text, messages or token ids; this list mixes them")
-        return self.codec.encode_chat(messages, **limit) if messages else ids
+        if not messages:
+            return ids
+        return self.codec.encode_chat(
+            messages, most=most, chat_template_kwargs=chat_template_kwargs
+        )
 
     @overload  # a str is a prompt, although it is a sequence of str
     def generate(  # type: ignore[overload-overlap]
@@ -108,6 +125,7 @@ class LLM:
         stop: Stop = None,
         on_commit: CommitCallback | None = None,
         raw: bool = False,
+        chat_template_kwargs: Variables = None,
     ) -> Completion: ...
 
     @overload
@@ -118,6 +136,7 @@ class LLM:
         *,
         stop: Stop = None,
         raw: bool = False,
+        chat_template_kwargs: Variables = None,
     ) -> list[Completion]: ...
 
     def generate(
@@ -128,6 +147,7 @@ class LLM:
         stop: Stop = None,
         on_commit: CommitCallback | None = None,
         raw: bool = False,
+        chat_template_kwargs: Variables = None,
     ) -> Completion | list[Completion]:
         """Answer a prompt, or a list of prompts together.
 
@@ -136,7 +156,7 @@ class LLM:
         every pass on the engine's thread, False ends the answer ('abort') that this pass has not
         ended.
         """
-        answers = self._answers(prompt, config, stop, on_commit, raw)
+        answers = self._answers(prompt, config, stop, on_commit, raw, chat_template_kwargs)
         try:
             for number in start_all(answers, [None] * len(answers)):
                 answers[number].wait()
@@ -155,6 +175,7 @@ class LLM:
         stop: Stop = None,
         on_commit: CommitCallback | None = None,
         raw: bool = False,
+        chat_template_kwargs: Variables = None,
     ) -> Completion: ...
 
     @overload
@@ -165,6 +186,7 @@ class LLM:
         *,
         stop: Stop = None,
         raw: bool = False,
+        chat_template_kwargs: Variables = None,
     ) -> list[Completion]: ...
 
     async def agenerate(
@@ -175,12 +197,13 @@ class LLM:
         stop: Stop = None,
         on_commit: CommitCallback | None = None,
         raw: bool = False,
+        chat_template_kwargs: Variables = None,
     ) -> Completion | list[Completion]:
         """Answer as generate() does, without holding up the event loop or using a thread.
 
         Cancelling the task cancels the requests.
         """
-        answers = self._answers(prompt, config, stop, on_commit, raw)
+        answers = self._answers(prompt, config, stop, on_commit, raw, chat_template_kwargs)
         finished = [asyncio.Event() for _ in answers]
         try:
             for number in start_all(answers, [_on_loop(event.set) for event in finished]):
@@ -200,13 +223,18 @@ class LLM:
         *,
         stop: Stop = None,
         raw: bool = False,
+        chat_template_kwargs: Variables = None,
     ) -> Generator[str, None, None]:
         """Yield the answer's text as it becomes final, from left to right, in whole characters.
 
         The request starts when the first piece is asked for; leaving the iterator cancels it.
         Errors come out of the iterator.
         """
-        return _pieces(self.stream_events(prompt, config, stop=stop, raw=raw))
+        return _pieces(
+            self.stream_events(
+                prompt, config, stop=stop, raw=raw, chat_template_kwargs=chat_template_kwargs
+            )
+        )
 
     def stream_events(
         self,
@@ -215,9 +243,10 @@ class LLM:
         *,
         stop: Stop = None,
         raw: bool = False,
+        chat_template_kwargs: Variables = None,
     ) -> Generator[StreamEvent, None, None]:
         """Yield what every pass commits, and the completion last; otherwise as stream()."""
-        (answer,) = self._answers(prompt, config, stop, None, raw)
+        (answer,) = self._answers(prompt, config, stop, None, raw, chat_template_kwargs)
         return _events(answer)
 
     def astream(
@@ -227,12 +256,17 @@ class LLM:
         *,
         stop: Stop = None,
         raw: bool = False,
+        chat_template_kwargs: Variables = None,
     ) -> AsyncGenerator[str, None]:
         """Yield text as stream() does, in an event loop.
 
         Cancelling the task or leaving the iterator cancels the request.
         """
-        return _apieces(self.astream_events(prompt, config, stop=stop, raw=raw))
+        return _apieces(
+            self.astream_events(
+                prompt, config, stop=stop, raw=raw, chat_template_kwargs=chat_template_kwargs
+            )
+        )
 
     def astream_events(
         self,
@@ -241,9 +275,10 @@ class LLM:
         *,
         stop: Stop = None,
         raw: bool = False,
+        chat_template_kwargs: Variables = None,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Yield events as stream_events() does, in an event loop."""
-        (answer,) = self._answers(prompt, config, stop, None, raw)
+        (answer,) = self._answers(prompt, config, stop, None, raw, chat_template_kwargs)
         return _aevents(answer)
 
     def infill(
@@ -254,6 +289,7 @@ class LLM:
         prompt: Prompt | None = None,
         on_commit: CommitCallback | None = None,
         raw: bool = False,
+        chat_template_kwargs: Variables = None,
     ) -> Completion:
         """Fill the gaps of a text: a part is text, which stays as it is, or a gap of n tokens.
 
@@ -264,7 +300,7 @@ class LLM:
         Errors: TypeError; ConfigError, also for a text that holds the mask token, or where there is
         no gap.
         """
-        canvas = self._canvas(parts, prompt, raw)
+        canvas = self._canvas(parts, prompt, raw, chat_template_kwargs)
         return canvas.filled(self.engine.infill(canvas.ids, config or default_config(), on_commit))
 
     async def ainfill(
@@ -275,9 +311,10 @@ class LLM:
         prompt: Prompt | None = None,
         on_commit: CommitCallback | None = None,
         raw: bool = False,
+        chat_template_kwargs: Variables = None,
     ) -> Completion:
         """Fill gaps as infill() does, in an event loop. Cancelling the task cancels the request."""
-        canvas = self._canvas(parts, prompt, raw)
+        canvas = self._canvas(parts, prompt, raw, chat_template_kwargs)
         done = asyncio.Event()
         request = self.engine.submit_infill(
             canvas.ids, config or default_config(), on_commit, _on_loop(done.set)
@@ -288,8 +325,16 @@ class LLM:
         finally:
             request.cancel()
 
-    def _canvas(self, parts: Sequence[str | int], prompt: Prompt | None, raw: bool) -> InfillCanvas:
-        ids = [] if prompt is None else self.encode(prompt, raw=raw)
+    def _canvas(
+        self,
+        parts: Sequence[str | int],
+        prompt: Prompt | None,
+        raw: bool,
+        variables: Variables,
+    ) -> InfillCanvas:
+        ids: list[int] = []
+        if prompt is not None:
+            ids = self.encode(prompt, raw=raw, chat_template_kwargs=variables)
         return InfillCanvas(self.codec, ids, parts, self.engine.package)
 
     def _answers(
@@ -299,6 +344,7 @@ class LLM:
         stop: Stop,
         on_commit: CommitCallback | None,
         raw: bool,
+        variables: Variables,
     ) -> list[Answer]:
         prompts: list[Prompt]
         if not _is_list(prompt):
@@ -321,7 +367,7 @@ class LLM:
             Answer(
                 self.engine,
                 self.codec,
-                self.encode(one, raw=raw),
+                self.encode(one, raw=raw, chat_template_kwargs=variables),
                 its_config,
                 stop=strings,
                 on_commit=on_commit,

@@ -8,6 +8,7 @@ and filters that chat templates have no use for, and whose price is hard to tell
 from __future__ import annotations
 
 import functools
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from typing import Any
 
 from jinja2 import TemplateSyntaxError, nodes, pass_context
 from jinja2.compiler import CodeGenerator
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -63,6 +66,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             for name in _FILTERS
             if name in self.filters
         }
+        self.filters["tojson"] = self._limited("tojson", _to_json)
         self.tests = {
             name: self._ticking(test) for name, test in dict[str, Any](self.tests).items()
         }
@@ -196,6 +200,38 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             return result
 
         return run
+
+
+class GenerationTag(Extension):
+    """{% generation %}, which marks a model's words for those who train: they stand as they are."""
+
+    tags = {"generation"}  # noqa: RUF012 - as Jinja types it
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Take what stands up to {% endgeneration %}."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
+
+
+TEMPLATE_EXTENSIONS: tuple[str | type[Extension], ...] = ("jinja2.ext.loopcontrols", GenerationTag)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> str:
+    """Write JSON as chat templates expect it: letters and marks as they are, nothing for HTML."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 class _Generator(CodeGenerator):

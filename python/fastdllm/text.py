@@ -13,12 +13,15 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from fastdllm._core import Error, PackageError
+from fastdllm.control_tokens import ControlTokens, restored
 from fastdllm.package_files import read_package_file
 from fastdllm.template_budget import LimitError
-from fastdllm.template_limits import LimitedEnvironment
+from fastdllm.template_limits import TEMPLATE_EXTENSIONS, LimitedEnvironment
 from fastdllm.token_bound import TokenBound
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]  # role and content, and what else the template takes
+Variables = Mapping[str, Any] | None
+_OWN = ("messages", "add_generation_prompt")  # variables that are not the caller's
 _LONG = 4096  # characters
 
 # What moves a terminal's cursor, colours it, or turns the direction of writing.
@@ -54,7 +57,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         environment = LimitedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True, lstrip_blocks=True, extensions=TEMPLATE_EXTENSIONS
         )
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = _now
@@ -66,21 +69,28 @@ class ChatTemplate:
         except Exception as problem:  # of Jinja's parser or Python's
             raise TextError(f"the chat template does not parse: {_shown(problem)}") from None
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        variables: Variables = None,
+    ) -> str:
         """Render messages ({"role": ..., "content": ...}) with the assistant's header at the end.
 
-        Errors: TextError; TemplateLimitError where it takes too long or makes too much.
+        variables: what else the template asks for, as enable_thinking or tools. Errors: TextError;
+        TemplateLimitError where it takes too long or makes too much.
         """
-        given = sum(
-            len(text) for message in messages for text in message.values() if isinstance(text, str)
-        )
+        variables = dict(variables or {})
+        for name in _OWN:
+            if name in variables:
+                raise TextError(f"chat_template_kwargs holds {name}, which is not the caller's")
         pieces = []
         try:
-            with self._environment.limited(given):
+            with self._environment.limited(_size(messages) + _size(variables)):
+                values = self._special_tokens | variables
                 for piece in self._template.generate(
-                    messages=list(messages),
-                    add_generation_prompt=add_generation_prompt,
-                    **self._special_tokens,
+                    values, messages=list(messages), add_generation_prompt=add_generation_prompt
                 ):
                     pieces.append(piece)
             return "".join(pieces)
@@ -90,6 +100,17 @@ class ChatTemplate:
         except Exception as problem:  # templates raise what they like
             shown = _shown(problem)
             raise TextError(f"the chat template does not take these messages: {shown}") from None
+
+
+def _size(given: Any) -> int:
+    """Return the characters of all texts in messages or variables."""
+    if isinstance(given, str):
+        return len(given)
+    if isinstance(given, Mapping):
+        return sum(map(_size, given.values()))
+    if isinstance(given, Sequence):
+        return sum(map(_size, given))
+    return 0
 
 
 def _raise(message: str) -> None:
@@ -108,10 +129,20 @@ def _shown(problem: BaseException) -> str:
 
 
 class TextCodec:
-    """Text to token ids and back, as a package's tokenizer does it."""
+    """Text to token ids and back, as a package's tokenizer does it.
 
-    def __init__(self, folder: Path, entry: Any) -> None:
-        """Read the files that fastdllm.json's `tokenizer` entry names. Errors: PackageError."""
+    control_tokens_in_messages: set it to True to let control tokens that are written inside
+    messages be what they are; they are text.
+    """
+
+    control_tokens_in_messages = False
+
+    def __init__(self, folder: Path, entry: Any, control_ids: Iterable[int] = ()) -> None:
+        """Read the files that fastdllm.json's `tokenizer` entry names.
+
+        control_ids: control tokens beside those that the tokenizer calls special. Errors:
+        PackageError.
+        """
         if not isinstance(entry, dict):
             raise PackageError(f"fastdllm.json.tokenizer is {entry!r}; expected an object or null")
         path, text = _read_named(folder, entry, "file")
@@ -120,20 +151,19 @@ class TextCodec:
         except Exception as problem:
             raise PackageError(f"{path}: not a usable tokenizer: {problem}") from None
         self._bound = TokenBound(text, self.tokenizer)
+        named = _special_tokens(entry)
+        self._control = ControlTokens(self.tokenizer, control_ids, named.values())
         self.chat_template: ChatTemplate | None = None
         if entry.get("chat_template") is not None:
             _, source = _read_named(folder, entry, "chat_template")
-            self.chat_template = ChatTemplate(source, _special_tokens(entry))
+            self.chat_template = ChatTemplate(source, named)
 
     def encode(self, text: str, *, most: int | None = None) -> list[int]:
         """Encode text as it stands; special tokens written in it are recognized.
 
         Errors: TooManyTokens of a text that is too long, at sight, to have at most `most`.
         """
-        if most is not None and len(text) > most:
-            least = self._bound.min_tokens(text)
-            if least > most:
-                raise TooManyTokens(least, most)
+        self._require(text, most)
         if len(text) > _LONG:  # this call leaves the interpreter to others, and is faster
             (encoded,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
         else:
@@ -141,12 +171,37 @@ class TextCodec:
         ids: list[int] = encoded.ids
         return ids
 
-    def encode_chat(self, messages: Sequence[Message], *, most: int | None = None) -> list[int]:
-        """Encode messages through the chat template. Errors: TextError when there is none."""
+    def _require(self, text: str, most: int | None) -> None:
+        if most is not None and len(text) > most:
+            least = self._bound.min_tokens(text)
+            if least > most:
+                raise TooManyTokens(least, most)
+
+    def encode_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        most: int | None = None,
+        chat_template_kwargs: Variables = None,
+    ) -> list[int]:
+        """Encode messages through the chat template.
+
+        chat_template_kwargs: variables of the template. Errors: TextError when there is none.
+        """
         if self.chat_template is None:
             raise TextError("the package has no chat template; give text or token ids instead")
-        text = self.chat_template.render(messages)
-        return self.encode(text) if most is None else self.encode(text, most=most)
+        marks: dict[str, str] = {}
+        given = (messages, dict(chat_template_kwargs or {}))
+        if not self.control_tokens_in_messages:
+            try:
+                given, marks = self._control.marked(given)
+            except RecursionError:
+                raise TextError("the messages hold lists in lists without end") from None
+        text = self.chat_template.render(given[0], variables=given[1])
+        if not marks:
+            return self.encode(text) if most is None else self.encode(text, most=most)
+        self._require(restored(text, marks), most)
+        return self._control.encode(text, marks)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Decode ids; special tokens are dropped."""

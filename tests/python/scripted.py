@@ -20,6 +20,8 @@ Commits = Sequence[tuple[int, int]]  # (position, token id) of one pass
 class ByteCodec(TextCodec):
     """A token is a byte of UTF-8: the hardest case for streaming. 256 ends the text."""
 
+    control_tokens_in_messages = True  # it has none
+
     def __init__(self) -> None:
         self.chat_template = None
         self.longest = 0  # most tokens that were decoded at once
@@ -43,6 +45,8 @@ class RunCodec(ByteCodec):
 
 class WordCodec(TextCodec):
     """A token is a text of its own; 0 ends the text."""
+
+    control_tokens_in_messages = True  # it has none
 
     def __init__(self, words: Mapping[int, str]) -> None:
         self.chat_template = None

@@ -211,7 +211,6 @@ BODIES = {
     "a prompt beyond the context": WHOLE.replace(b"Hi", b"Hi " * 300_000),
     "a prompt of one word": WHOLE.replace(b"Hi", b"a" * 10**6),
     "a prompt of special tokens": WHOLE.replace(b"Hi", b"<|mdm_mask|>" * 80_000),
-    "the mask token": WHOLE.replace(b"Hi", b"<|mdm_mask|>"),
     "many stop strings": json.dumps({**CHAT, "stop": ["a"] * 10_000}).encode(),
     "a role that is a program": json.dumps(
         {"messages": [{"role": "{{ 7 * 7 }}" * 10, "content": "x"}]}
@@ -234,6 +233,8 @@ def test_a_field_of_the_wrong_type_is_refused_whichever_it_is(port: int) -> None
         for value in ({"a": [{}]}, [[None]], [[[]]], "\x00\x00", -(2**70), 10**400):
             if field in ("stop", "model") and value == "\x00\x00":
                 continue  # a text
+            if field == "chat_template_kwargs" and isinstance(value, dict):
+                continue  # an object
             status, body = post(port, json.dumps({**CHAT, field: value}).encode())
             require_error(status, body)
             error = json.loads(body)["error"]

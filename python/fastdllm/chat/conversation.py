@@ -15,7 +15,7 @@ from fastdllm.answer import Completion, StreamEvent
 from fastdllm.cli.config import LISTS, expected_value
 from fastdllm.llm import LLM, Prompt
 from fastdllm.output import check_writable, write_whole
-from fastdllm.text import TextError
+from fastdllm.text import TextError, Variables
 from fastdllm.trace import AnswerCost
 
 ROLES = ("system", "user", "assistant")
@@ -43,6 +43,7 @@ class Conversation:
         package: str,
         system: str | None = None,
         stop: Sequence[str] | None = None,
+        chat_template_kwargs: Variables = None,
     ) -> None:
         self.llm = llm
         self.config = config
@@ -51,9 +52,10 @@ class Conversation:
         self.stats: list[TurnStats] = []
         self._package = package
         self._stop = stop
+        self._variables = chat_template_kwargs
         if system is not None:
             self.messages.append({"role": "system", "content": system})
-            llm.codec.encode_chat(self.messages)
+            llm.codec.encode_chat(self.messages, chat_template_kwargs=chat_template_kwargs)
 
     def ask(self, text: str, show: Callable[[StreamEvent], None]) -> tuple[str, Completion | None]:
         """Answer a message; return the answer's text, and the completion.
@@ -64,7 +66,7 @@ class Conversation:
         """
         asked = [*self.messages, {"role": "user", "content": text}]
         prompt: Prompt = asked if self.has_template else text
-        ids = self.llm.encode(prompt)
+        ids = self.llm.encode(prompt, chat_template_kwargs=self._variables)
         seen = _Seen()
         start = time.perf_counter()
         try:
@@ -156,7 +158,7 @@ class Conversation:
             )
         if messages and self.has_template:
             try:
-                self.llm.codec.encode_chat(messages)
+                self.llm.codec.encode_chat(messages, chat_template_kwargs=self._variables)
             except TextError as problem:
                 raise Error(f"{path}: {problem}") from None
         self.messages, self.config, self.stats = messages, config, stats

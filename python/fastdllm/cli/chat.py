@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdllm._core import Error, GenerationConfig
-from fastdllm.cli.config import add_config, config_of, engine_options_of
+from fastdllm.cli.config import add_config, add_text_options, config_of, engine_options_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +36,7 @@ def add_chat(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--stop", action="append", metavar="TEXT", help="end every answer before it; may come again"
     )
+    add_text_options(command)
     add_config(command)
     command.set_defaults(run=run_chat)
 
@@ -53,8 +54,14 @@ def run_chat(options: argparse.Namespace) -> int:
     if options.system is not None:
         _require_text("--system", options.system)
     llm = LLM(options.package, **engine_options_of(options))
+    llm.codec.control_tokens_in_messages = options.control_tokens
     conversation = Conversation(
-        llm, config, package=str(options.package), system=options.system, stop=options.stop
+        llm,
+        config,
+        package=str(options.package),
+        system=options.system,
+        stop=options.stop,
+        chat_template_kwargs=options.chat_template_kwargs,
     )
     if not conversation.has_template:
         print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -156,6 +157,32 @@ def config_of(options: argparse.Namespace) -> GenerationConfig:
     from fastdllm.llm import config_with
 
     return config_with(**{name: getattr(options, name) for name in GENERATION_OPTIONS})
+
+
+def add_text_options(command: argparse.ArgumentParser, *, variables: bool = True) -> None:
+    """Add what the chat template and the messages' control tokens are taken for."""
+    if variables:
+        command.add_argument(
+            "--chat-template-kwargs",
+            type=_json_object,
+            metavar="JSON",
+            help="variables of the chat template: '{\"enable_thinking\": false}'",
+        )
+    command.add_argument(
+        "--control-tokens",
+        action="store_true",
+        help="control tokens written in a message are control tokens; default: they are text",
+    )
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
+    return found
 
 
 def parse_words(

@@ -8,7 +8,13 @@ import sys
 
 from fastdllm._core import Error
 from fastdllm.cli.common import is_terminal, package_command, print_json
-from fastdllm.cli.config import add_config, config_of, engine_options_of, read_prompt
+from fastdllm.cli.config import (
+    add_config,
+    add_text_options,
+    config_of,
+    engine_options_of,
+    read_prompt,
+)
 
 
 def add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,6 +42,7 @@ def add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="TEXT",
         help="fill the gaps of a text: {4} is one of 4 tokens; --prompt stands before it, if given",
     )
+    add_text_options(generate)
     add_config(generate)
     generate.set_defaults(run=_generate)
 
@@ -52,18 +59,20 @@ def _generate(options: argparse.Namespace) -> int:
     if options.stream and len(prompts) > 1:
         raise Error(f"--stream takes one --prompt; found {len(prompts)}")
     llm = LLM(options.package, **engine_options_of(options))
+    llm.codec.control_tokens_in_messages = options.control_tokens
+    how = {"raw": options.raw, "chat_template_kwargs": options.chat_template_kwargs}
     prompts = [read_prompt(prompt) for prompt in prompts]
     if options.infill is not None:
         gaps = enumerate(re.split(r"\{(\d+)\}", read_prompt(options.infill)))
         parts = [int(part) if i % 2 else part for i, part in gaps if part]
-        answers = [llm.infill(parts, config, prompt=(prompts or [None])[0], raw=options.raw)]
+        answers = [llm.infill(parts, config, prompt=(prompts or [None])[0], **how)]
     elif streams and len(prompts) == 1:
-        for piece in llm.stream(prompts[0], config, stop=options.stop, raw=options.raw):
+        for piece in llm.stream(prompts[0], config, stop=options.stop, **how):
             print(piece, end="", flush=True)
         print()
         return 0
     else:
-        answers = llm.generate(prompts, config, stop=options.stop, raw=options.raw)
+        answers = llm.generate(prompts, config, stop=options.stop, **how)
     for number, answer in enumerate(answers):
         if options.json:
             print_json(facts_of(answer, config), indent=1 if len(answers) == 1 else None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastdllm._core import Error
-from fastdllm.cli.config import add_engine_options, engine_options_of, integer
+from fastdllm.cli.config import add_engine_options, add_text_options, engine_options_of, integer
 from fastdllm.serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     command.add_argument("--port", type=_port, default=8000, help="0: a free one; default 8000")
     add_engine_options(command, max_waiting=256)  # more get 429
+    add_text_options(command, variables=False)
     command.add_argument(
         "--api-key",
         action="append",
@@ -98,7 +99,9 @@ def run_serve(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace, folder: Path, cache_bytes: int | None) -> LLM:
     from fastdllm.llm import LLM
 
-    return LLM(folder, **engine_options_of(options) | {"cache_bytes": cache_bytes})
+    llm = LLM(folder, **engine_options_of(options) | {"cache_bytes": cache_bytes})
+    llm.codec.control_tokens_in_messages = options.control_tokens
+    return llm
 
 
 def _cache_bytes(options: argparse.Namespace) -> int | None:

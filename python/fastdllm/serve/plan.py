@@ -13,7 +13,7 @@ from fastdllm.serve.errors import ApiError
 from fastdllm.serve.requests import ChatRequest, CompletionRequest, GenerationBody
 from fastdllm.serve.serving import Serving
 from fastdllm.serve.settings import Settings
-from fastdllm.text import TooManyTokens
+from fastdllm.text import TooManyTokens, Variables
 
 _AROUND = 16  # characters that count for what stands around a message
 _INT64 = 2**63
@@ -45,6 +45,7 @@ async def encode(
     size: int,
     most: int,
     field: str | None = None,
+    chat_template_kwargs: Variables = None,
 ) -> list[int]:
     """Return a prompt's ids, made beside the event loop. size: its characters or ids.
 
@@ -53,7 +54,9 @@ async def encode(
     """
     settings = serving.settings
     named = field or _field(raw)
-    call = functools.partial(llm.encode, prompt, raw=raw, most=most)
+    call = functools.partial(
+        llm.encode, prompt, raw=raw, most=most, chat_template_kwargs=chat_template_kwargs
+    )
     try:
         ids = await serving.lanes.run(call, size=size)
     except TooManyTokens as problem:
@@ -97,7 +100,16 @@ async def questions_of(
     suffix_ids = await _suffix_ids(body, llm, serving, most)
     found = []
     for prompt, size in prompts:
-        ids = await encode(llm, prompt, serving, raw=raw, size=size, most=most)
+        variables = None if isinstance(body, CompletionRequest) else body.chat_template_kwargs
+        ids = await encode(
+            llm,
+            prompt,
+            serving,
+            raw=raw,
+            size=size,
+            most=most,
+            chat_template_kwargs=variables,
+        )
         if suffix_ids is not None and llm.engine.package.mask_token_id in ids:
             raise ApiError(400, "the prompt holds the mask token", param="prompt")
         tokens = len(ids) + len(suffix_ids or ())

@@ -249,6 +249,9 @@ class ChatRequest(GenerationBody):
     """Body of /v1/chat/completions."""
 
     messages: Messages
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="variables of the package's chat template, as enable_thinking"
+    )
     logprobs: bool | None = False
     max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
 
@@ -278,6 +281,7 @@ class TokenizeRequest(Body):
     model: str | None = None
     prompt: Text | None = None
     messages: Messages | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 class DetokenizeRequest(Body):

@@ -146,7 +146,10 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     if body.messages is not None and body.prompt is None:
         messages = [message.plain() for message in body.messages]
         size = size_of(messages)
-        asked = encode(llm, messages, serving, raw=False, size=size, most=most)
+        variables = body.chat_template_kwargs
+        asked = encode(
+            llm, messages, serving, raw=False, size=size, most=most, chat_template_kwargs=variables
+        )
     elif body.prompt is not None and body.messages is None:
         size = len(body.prompt)
         asked = encode(llm, body.prompt, serving, raw=True, size=size, most=most)

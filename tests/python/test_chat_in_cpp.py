@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fastdllm import LLM
 from fastdllm.check import read_metadata
 from fastdllm.export.chat_format import derive_chat_format, render_chat_format
 from fastdllm.text import ChatTemplate, TextCodec, TextError, TextStream
@@ -38,18 +39,34 @@ def package_with(template: str, package: Path, folder: Path) -> Path:
     return folder
 
 
-def conversations(count: int) -> list[list[dict[str, str]]]:
+def conversations(count: int, texts: tuple[str, ...] = TEXTS) -> list[list[dict[str, str]]]:
     draw = random.Random(5)
     return [
         [
             {
                 "role": draw.choice(("user", "user", "assistant", "system")),
-                "content": "".join(draw.choices(TEXTS, k=draw.randrange(5))),
+                "content": "".join(draw.choices(texts, k=draw.randrange(5))),
             }
             for _ in range(draw.randrange(1, 7))
         ]
         for _ in range(count)
     ]
+
+
+CONTROL = (
+    *("<|mdm_mask|>", "<|eot_id|>", "<|start_header_id|>", "<|endoftext|>", "<|eot_", "id|>", "<|"),
+    *("\U0010fffd", "\U0010fffc", "e\u0301"),
+)
+
+
+def test_control_tokens_inside_messages_are_text_as_in_python(package_of: PackageOf) -> None:
+    package = package_of("tiny_math")
+    codec = LLM(package, threads=1).codec
+    asked = conversations(1500, (*TEXTS, *CONTROL * 2))
+    answers = ask("text_tool", package, ({"messages": m, "encode": True} for m in asked))
+    assert [answer["ids"] for answer in answers] == [codec.encode_chat(m) for m in asked]
+    mask = codec.tokenizer.token_to_id("<|mdm_mask|>")
+    assert not any(mask in answer["ids"] for answer in answers)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ class FASTDLLM_API TextCodec {
   /// format can express, or a package exported before chat formats existed.
   [[nodiscard]] std::string render_chat(std::span<const Message> messages) const;
   /// The token ids of render_chat()'s text. Errors: as there.
+  /// The ids of messages. What is written in them is text: a control token there (`<|im_end|>`, the
+  /// mask token) becomes none. tokenizer().encode(render_chat(messages)) lets it be one.
   [[nodiscard]] std::vector<std::int32_t> encode_chat(std::span<const Message> messages) const;
 
  private:

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -14,8 +15,12 @@
 
 namespace fastdllm {
 
-/// A byte-level BPE tokenizer with the ids of the `tokenizers` library. Immutable and thread-safe.
-/// Parts of tokenizer.json that are not implemented are refused with their name.
+struct AddedToken;
+class TextCodec;
+
+/// A BPE tokenizer (of bytes, or of characters with byte fallback) with the ids of the `tokenizers`
+/// library. Immutable and thread-safe. Parts of tokenizer.json that are not implemented are refused
+/// with their name.
 class FASTDLLM_API Tokenizer {
  public:
   /// Errors: Error{bad_package} naming the file, the key, expected and found.
@@ -47,7 +52,12 @@ class FASTDLLM_API Tokenizer {
   [[nodiscard]] std::int64_t vocab_size() const noexcept;
 
  private:
+  friend class TextCodec;
   struct State;
+  [[nodiscard]] const std::vector<AddedToken>& added_tokens() const noexcept;
+  // marks: characters that stand for a text in which no added token is looked for.
+  [[nodiscard]] std::vector<std::int32_t> encode_marked(
+      std::string_view text, const std::map<char32_t, std::string>& marks) const;
   explicit Tokenizer(std::unique_ptr<const State> state) noexcept;
   std::unique_ptr<const State> state_;
 };

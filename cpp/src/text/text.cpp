@@ -12,6 +12,7 @@
 #include "support/json_reader.hpp"
 #include "support/sha256.hpp"
 #include "text/chat_format.hpp"
+#include "text/control_tokens.hpp"
 
 namespace fastdllm {
 namespace {
@@ -33,6 +34,25 @@ Tokenizer read_tokenizer(const PackageInfo& package, const JsonReader& metadata)
                        "; the model's vocabulary is [0, ", package.vocab_size, ")"));
   }
   return tokenizer;
+}
+
+std::vector<std::int32_t> control_ids(const PackageInfo& package) {
+  std::vector<std::int32_t> ids = package.eos_token_ids;
+  ids.push_back(package.mask_token_id);
+  for (const auto& id : {package.bos_token_id, package.pad_token_id}) {
+    if (id) ids.push_back(*id);
+  }
+  return ids;
+}
+
+// The texts of the tokens that the chat template may name.
+std::vector<std::string> special_texts(const JsonReader& metadata) {
+  const JsonReader entry = metadata.object("tokenizer");
+  std::vector<std::string> texts;
+  if (!entry.has("special_tokens") || entry.is_null("special_tokens")) return texts;
+  const JsonReader tokens = entry.object("special_tokens");
+  for (const auto& [role, text] : tokens.members().items()) texts.push_back(tokens.string(role));
+  return texts;
 }
 
 std::vector<Message> read_messages(const json& list) {
@@ -91,13 +111,15 @@ struct TextCodec::State {
   State(const PackageInfo& package, const JsonReader& metadata);
 
   Tokenizer tokenizer;
+  ControlTokens control_tokens;
   bool has_chat = false;
   std::optional<ChatFormat> format;
   std::string why_no_format;
 };
 
 TextCodec::State::State(const PackageInfo& package, const JsonReader& metadata)
-    : tokenizer(read_tokenizer(package, metadata)) {
+    : tokenizer(read_tokenizer(package, metadata)),
+      control_tokens(tokenizer.added_tokens(), control_ids(package), special_texts(metadata)) {
   const JsonReader entry = metadata.object("tokenizer");
   has_chat = !entry.is_null("chat_template");
   if (!has_chat) {
@@ -145,7 +167,9 @@ std::string TextCodec::render_chat(std::span<const Message> messages) const {
 }
 
 std::vector<std::int32_t> TextCodec::encode_chat(std::span<const Message> messages) const {
-  return tokenizer().encode(render_chat(messages));
+  Marks marks;
+  const std::vector<Message> given = state_->control_tokens.mark(messages, marks);
+  return tokenizer().encode_marked(render_chat(given), marks);
 }
 
 std::vector<std::string> check_text(const std::filesystem::path& package) {

@@ -8,6 +8,7 @@
 #include "support/json_text.hpp"
 #include "text/added_tokens.hpp"
 #include "text/bpe.hpp"
+#include "text/control_tokens.hpp"
 #include "text/normalizer.hpp"
 #include "text/pre_tokenizer.hpp"
 #include "text/token_bytes.hpp"
@@ -131,6 +132,15 @@ Tokenizer Tokenizer::parse(std::string_view json, std::string_view name) {
 }
 
 std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
+  return encode_marked(text, {});
+}
+
+const std::vector<AddedToken>& Tokenizer::added_tokens() const noexcept {
+  return state_->added;
+}
+
+std::vector<std::int32_t> Tokenizer::encode_marked(std::string_view text,
+                                                   const Marks& marks) const {
   std::string replaced;
   if (!utf8::is_valid(text)) text = replaced = utf8::replace_invalid(text);
   std::vector<std::int32_t> ids;
@@ -148,8 +158,10 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
     for (const TextPart& part : parts) {
       if (part.token) {
         ids.push_back(*part.token);
-      } else {
+      } else if (marks.empty()) {
         state_->encode_words(part.text, scratch, ids);
+      } else {
+        state_->encode_words(without_marks(part.text, marks), scratch, ids);
       }
     }
   }

@@ -1,6 +1,7 @@
 // fastdllm::text for the tests in Python: JSON lines in, JSON lines out.
 //   text_tool PACKAGE < requests
-// {"messages": [{"role": ..., "content": ...}]} gives {"text": ...} or {"error": ...};
+// {"messages": [{"role": ..., "content": ...}]} gives {"text": ...} or {"error": ...},
+// {"messages": ..., "encode": true} gives {"ids": [...]};
 // {"pushes": [[positions, token_ids], ...], "stop_ids": [...], "stop": [...]} gives what a
 // TextStream gave: {"pieces": [...], "text": ..., "stop": ..., "tokens": [of the text, with the
 // stop string]}.
@@ -23,6 +24,7 @@ json render(const fastdllm::TextCodec& codec, const json& request) {
   for (const json& message : request.at("messages")) {
     messages.push_back({message.at("role"), message.at("content")});
   }
+  if (request.contains("encode")) return {{"ids", codec.encode_chat(messages)}};
   return {{"text", codec.render_chat(messages)}};
 }
 

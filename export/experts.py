@@ -15,10 +15,11 @@ from typing import Literal
 
 import onnx_ir as ir
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fastdllm.export.errors import ExportError
 from fastdllm.export.graphs import MIXTURE, Experts
+from fastdllm.export.lazy import Joined, LazyMatrix, Weight, in_memory
 from fastdllm.export.weights import ReadParameter
 
 Form = Literal["dispatch", "dense"]
@@ -61,14 +62,17 @@ def expand_experts(model: ir.Model, form: Form) -> None:
     model.graph.opset_imports.pop(MIXTURE, None)
 
 
-def read_dense(read: ReadParameter, parameter: str, num_experts: int) -> Tensor:
+def read_dense(read: ReadParameter, parameter: str, num_experts: int) -> Weight:
     """Read a parameter of the graph from a reader of the module's: dense ones are put together."""
     found = re.fullmatch(r"(.*\.experts)\.(gate|up|down)\.weight", parameter)
     if found is None:
         return read(parameter)
     mixture, matrix = found.groups()
     parts = [read(f"{mixture}.{index}.{matrix}.weight") for index in range(num_experts)]
-    return torch.cat(parts, dim=1 if matrix == "down" else 0)
+    dim = 1 if matrix == "down" else 0
+    if any(isinstance(part, LazyMatrix) for part in parts):
+        return Joined(parts, dim)
+    return torch.cat([in_memory(part) for part in parts], dim=dim)
 
 
 class _Mixture:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from fastdllm.export.adapters import Adapter, ModelSpec
+from fastdllm.export.adapters import Adapter, ModelSpec, read_spec
 from fastdllm.export.checkpoint import Checkpoint
 from fastdllm.export.errors import CheckpointError
 from fastdllm.export.text_assets import TextAssets, mask_id_from_tokenizer, read_text_assets
@@ -66,7 +66,7 @@ def _spec_without_tokens(adapter: Adapter, config: Mapping[str, Any], wanted: Wa
     """Read all else first: what config.json says wrong is said before what other files lack."""
     mask = config.get("mask_token_id") if wanted.mask_token_id is None else wanted.mask_token_id
     tokens = {"mask_token_id": 0 if mask is None else mask, "eos_token_id": None}
-    return adapter.spec({**config, **tokens})
+    return read_spec(adapter, {**config, **tokens})
 
 
 def _require_text(checkpoint: Checkpoint, text: TextAssets, wanted: Wanted) -> None:

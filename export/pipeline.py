@@ -24,6 +24,7 @@ from fastdllm.export.adapters import (
     Rows,
     TensorNames,
     adapter_for,
+    read_spec,
     source_name,
 )
 from fastdllm.export.checkpoint import Checkpoint
@@ -31,6 +32,7 @@ from fastdllm.export.errors import CheckpointError, ExportError, ExportWarning
 from fastdllm.export.experts import read_dense
 from fastdllm.export.facts import Facts, Wanted, read_facts
 from fastdllm.export.graphs import TOP, Transformer
+from fastdllm.export.lazy import in_memory
 from fastdllm.export.onnx_export import OPSETS, fill, trace
 from fastdllm.export.package import (
     FORMAT_VERSION,
@@ -143,7 +145,7 @@ def export_package(
         spec=spec,
         precision=chosen,
         opset=opset,
-        read=lambda parameter: checkpoint.tensor(names[parameter]),
+        read=lambda parameter: checkpoint.weight(names[parameter]),
         in_memory=weight_bytes <= IN_MEMORY_BYTES if in_memory is None else in_memory,
         bar=_Progress(sys.stderr.isatty() if progress is None else progress),
     )
@@ -167,7 +169,7 @@ def export_graph(
     For a look at the structure, or a check of it, without a checkpoint. Errors: ExportError.
     """
     chosen = check_options(precision, opset)
-    spec = adapter_for(config).spec(config)
+    spec = read_spec(adapter_for(config), config)
     check_spec(spec)
     graph, placed = trace_graph(spec, chosen, opset)
     for weight in placed:
@@ -235,7 +237,7 @@ def load_model(
         model = Transformer(spec, opset).eval()
     weights: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
-        tensor = read(name)
+        tensor = in_memory(read(name))
         if precision is None:
             weights[name] = tensor.float()
         else:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastdllm.export.lazy import LazyMatrix, Weight
+
 PIECE = 1 << 22  # elements converted at a time
 INT8_LIMIT = 127
 INT4_LIMIT = 8
@@ -41,7 +43,7 @@ class Encoding(ABC):
         """Return the tensors that a weight of this shape is stored in."""
 
     @abstractmethod
-    def pieces(self, weight: Tensor, *, transposed: bool) -> Iterator[tuple[int, Tensor]]:
+    def pieces(self, weight: Weight, *, transposed: bool) -> Iterator[tuple[int, Tensor]]:
         """Yield (number of the part, its next elements in storage order)."""
 
     @abstractmethod
@@ -65,7 +67,7 @@ class Plain(Encoding):
         stored = shape[::-1] if transposed else shape
         return (Part(suffix="transposed" if transposed else "", dtype=dtype, shape=stored),)
 
-    def pieces(self, weight: Tensor, *, transposed: bool) -> Iterator[tuple[int, Tensor]]:
+    def pieces(self, weight: Weight, *, transposed: bool) -> Iterator[tuple[int, Tensor]]:
         """Yield rows of what is stored."""
         stored = weight.T if transposed else weight
         for rows in _rows(stored):
@@ -88,7 +90,7 @@ class Int8(Encoding):
             Part(suffix="scale", dtype=ir.DataType.FLOAT, shape=shape[:1]),
         )
 
-    def pieces(self, weight: Tensor, *, transposed: bool) -> Iterator[tuple[int, Tensor]]:
+    def pieces(self, weight: Weight, *, transposed: bool) -> Iterator[tuple[int, Tensor]]:
         """Yield the scales, then rows of the integers."""
         scale = _int8_scale(weight)
         yield 1, scale
@@ -108,7 +110,7 @@ class Int8(Encoding):
         return (weight.float() / scale).round() * scale
 
 
-def _int8_scale(weight: Tensor) -> Tensor:
+def _int8_scale(weight: Weight) -> Tensor:
     largest = torch.empty(len(weight))  # filled in place: small results between large ones
     first = 0  # would pin the heap, and with it a copy of the weight
     for rows in _rows(weight):
@@ -132,7 +134,7 @@ class Int4(Encoding):
             Part(suffix="scale", dtype=ir.DataType.FLOAT, shape=(shape[0] * blocks,)),
         )
 
-    def pieces(self, weight: Tensor, *, transposed: bool) -> Iterator[tuple[int, Tensor]]:
+    def pieces(self, weight: Weight, *, transposed: bool) -> Iterator[tuple[int, Tensor]]:
         """Yield integers and scales of some rows at a time."""
         for rows in _rows(weight):
             integers, scale = self._quantized(rows)
@@ -196,7 +198,11 @@ class RoundedLinear(nn.Module):
         return y
 
 
-def _rows(matrix: Tensor) -> Iterator[Tensor]:
+def _rows(matrix: Weight) -> Iterator[Tensor]:
     """Split along the first dimension into views of about PIECE elements."""
+    if isinstance(matrix, LazyMatrix):
+        some = max(1, PIECE // 8 // max(1, matrix.shape[1]))  # computing makes temporaries
+        yield from (matrix.rows(first, first + some) for first in range(0, len(matrix), some))
+        return
     width = matrix[0].numel() if len(matrix) else 1
     yield from torch.split(matrix, max(1, PIECE // max(1, width)))

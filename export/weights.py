@@ -18,9 +18,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fastdllm.export.errors import ExportError
+from fastdllm.export.lazy import Weight
 from fastdllm.export.precision import Precision
 from fastdllm.export.quantize import INT8_LIMIT, Encoding, Int4, Int8, Part, Plain
 
@@ -29,7 +29,7 @@ PAGE = 4096  # large tensors begin on a page, so that they can be mapped; others
 CACHE_LINE = 64
 LARGE = 1 << 20
 
-ReadParameter = Callable[[str], Tensor]
+ReadParameter = Callable[[str], Weight]
 
 
 @dataclass(frozen=True, kw_only=True)

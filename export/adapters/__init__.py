@@ -14,12 +14,13 @@ from fastdllm.export.adapters.base import (
     TensorSource,
     source_name,
 )
-from fastdllm.export.adapters.dream import Dream
+from fastdllm.export.adapters.dream import Dream, OpenDLLM
 from fastdllm.export.adapters.fast_dllm_v2 import FastDLLMv2
+from fastdllm.export.adapters.known_keys import KeysRead
 from fastdllm.export.adapters.llada import LLaDA
 from fastdllm.export.adapters.llada2 import LLaDA2
 from fastdllm.export.adapters.llada_moe import LLaDAMoE
-from fastdllm.export.adapters.sdar import SDAR, SDARMoE
+from fastdllm.export.adapters.sdar import RND1, SDAR, DreamReasoner, SDARMoE
 from fastdllm.export.errors import CheckpointError
 
 ADAPTERS: tuple[Adapter, ...] = (
@@ -29,6 +30,9 @@ ADAPTERS: tuple[Adapter, ...] = (
     FastDLLMv2(),
     SDAR(),
     SDARMoE(),
+    DreamReasoner(),
+    RND1(),
+    OpenDLLM(),
     LLaDA2(),
 )
 
@@ -41,6 +45,7 @@ __all__ = [
     "TensorNames",
     "TensorSource",
     "adapter_for",
+    "read_spec",
     "source_name",
 ]
 
@@ -69,3 +74,14 @@ def adapter_for(config: Mapping[str, Any]) -> Adapter:
         f"config.json: model_type {model_type!r} with architectures {architectures!r} is unknown; "
         f"known are: {known}. A new family is a new file in export/adapters/."
     )
+
+
+def read_spec(adapter: Adapter, config: Mapping[str, Any]) -> ModelSpec:
+    """Read a config.json, all of it: a key that nobody knows may mean another network.
+
+    Errors: CheckpointError naming the key.
+    """
+    keys = KeysRead(config)
+    spec = adapter.spec(keys)
+    keys.refuse_unread(adapter.harmless_keys, adapter.family)
+    return spec

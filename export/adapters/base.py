@@ -101,7 +101,8 @@ class Adapter(ABC):
     mask_token: the mask token's text (or texts, the first that is there), where config.json may not
     state its id and the tokenizer's config may not call it so. eos_tokens: what ends a text, where
     nothing that is published says so. bpe_files: how vocab.json and merges.txt are read where the
-    tokenizer is a class of the family's own ("qwen2").
+    tokenizer is a class of the family's own ("qwen2"). harmless_keys: of config.json,
+    beside those of known_keys.py, which the network in use does not depend on.
     """
 
     family: ClassVar[str]
@@ -110,6 +111,7 @@ class Adapter(ABC):
     mask_token: ClassVar[str | Sequence[str] | None] = None
     eos_tokens: ClassVar[Sequence[str]] = ()
     bpe_files: ClassVar[str | None] = None
+    harmless_keys: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def spec(self, config: Config) -> ModelSpec:

@@ -5,7 +5,10 @@ Dream-7B, DiffuCoder and Dream-Coder share the layout.
 
 from __future__ import annotations
 
-from fastdllm.export.adapters.base import Adapter, Config, ModelSpec, TensorNames
+from collections.abc import Sequence
+from typing import ClassVar
+
+from fastdllm.export.adapters.base import Adapter, Config, ModelSpec, TensorNames, require
 from fastdllm.export.adapters.decoder import decoder_names, decoder_spec
 
 
@@ -15,12 +18,13 @@ class Dream(Adapter):
     family = "dream"
     model_types = ("Dream",)
     architectures = ("DreamModel",)
-    mask_token = "<|mask|>"
+    mask_token: ClassVar[str | Sequence[str] | None] = "<|mask|>"
     eos_tokens = ("<|endoftext|>", "<|im_end|>")
     bpe_files = "qwen2"
 
     def spec(self, config: Config) -> ModelSpec:
         """Read Dream's config.json."""
+        require(config, {"attention_bias": (True,)})  # its queries, keys and values have biases
         return decoder_spec(
             config,
             "Dream-7B's is 151666",
@@ -32,3 +36,15 @@ class Dream(Adapter):
     def tensor_names(self, spec: ModelSpec) -> TensorNames:
         """Name Dream's tensors, which are Qwen2.5's."""
         return decoder_names(spec)
+
+
+class OpenDLLM(Dream):
+    """Open-dLLM: Dream's decoding on Qwen2.5's network, under Qwen2's own names.
+
+    An autoregressive Qwen2 has the same config.json, and no mask token.
+    """
+
+    family = "open-dllm"
+    model_types = ("qwen2",)
+    architectures = ("Qwen2ForCausalLM",)
+    mask_token = ("<M>", "[MASK]")

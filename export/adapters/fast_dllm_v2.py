@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastdllm.export.adapters.base import Adapter, Config, ModelSpec, TensorNames, integer
+from fastdllm.export.adapters.base import Adapter, Config, ModelSpec, TensorNames, integer, require
 from fastdllm.export.adapters.decoder import decoder_names, decoder_spec
 
 
@@ -13,11 +13,13 @@ class FastDLLMv2(Adapter):
     model_types = ("Fast_dLLM_Qwen",)
     architectures = ("Fast_dLLM_QwenForCausalLM",)
     mask_token = "|<MASK>|"
+    harmless_keys = frozenset({"conplemenrary_mask"})  # of training, spelled so
     eos_tokens = ("<|im_end|>", "<|endoftext|>")
     bpe_files = "qwen2"
 
     def spec(self, config: Config) -> ModelSpec:
         """Read Fast-dLLM v2's config.json; the tokenizer names its mask token."""
+        require(config, {"attention_bias": (True,)})
         block_length = integer(config, "bd_size", 32)
         return decoder_spec(
             config,

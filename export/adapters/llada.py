@@ -25,6 +25,8 @@ class LLaDA(Adapter):
     family = "llada"
     model_types = ("llada",)
     architectures = ("LLaDAModelLM",)
+    # Of what is off, or of tables that grow by themselves.
+    harmless_keys = frozenset({"alibi_bias_max", "attention_layer_norm_with_affine", "d_model"})
     mask_token = ("<|mdm_mask|>", "<[MASK]>")
     eos_tokens = ("<|endoftext|>", "<|eot_id|>")
 
@@ -45,6 +47,7 @@ class LLaDA(Adapter):
                 "bias_for_layer_norm": (False, None),
                 "include_bias": (False,),
                 "block_group_size": (1,),
+                "layer_norm_with_affine": (True,),
             },
         )
         hidden = integer(config, "d_model")

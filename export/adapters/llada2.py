@@ -22,7 +22,7 @@ class LLaDA2(Adapter):
     """LLaDA2.x mini and flash; 2.1 differs in decoding alone (editing_threshold)."""
 
     family = "llada2"
-    model_types = ("llada2_moe",)
+    model_types = ("llada2_moe", "llada2_moe_veomni")  # the latter: experts in one tensor
     architectures = ("LLaDA2MoeModelLM",)
     mask_token = "<|mask|>"
     eos_tokens = ("<|endoftext|>", "<|role_end|>")
@@ -38,6 +38,9 @@ class LLaDA2(Adapter):
                 "use_rmsnorm": (True,),
                 "norm_head": (False,),
                 "score_function": ("sigmoid",),
+                "moe_router_enable_expert_bias": (True,),
+                "norm_topk_prob": (True,),
+                "moe_shared_expert_intermediate_size": (config.get("moe_intermediate_size"), None),
             },
         )
         hidden = integer(config, "hidden_size")

@@ -21,6 +21,7 @@ class LLaDAMoE(Adapter):
     family = "llada-moe"
     model_types = ("llada",)
     architectures = ("LLaDAMoEModelLM",)
+    harmless_keys = frozenset({"dense_intermediate_size", "intermediate_size"})  # no dense layers
     mask_token = "<|mask|>"
     eos_tokens = ("<|endoftext|>", "<|role_end|>")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
 
 from fastdllm.export.adapters.base import (
     Adapter,
@@ -23,7 +25,8 @@ class SDAR(Adapter):
     family = "sdar"
     model_types = ("sdar",)
     architectures = ("SDARForCausalLM",)
-    mask_token = "<|MASK|>"
+    harmless_keys = frozenset({"ep_size", "debug"})  # of training in parallel
+    mask_token: ClassVar[str | Sequence[str] | None] = "<|MASK|>"
     eos_tokens = ("<|im_end|>", "<|endoftext|>")
     bpe_files = "qwen2"
 
@@ -51,6 +54,7 @@ class SDARMoE(SDAR):
     family = "sdar-moe"
     model_types = ("sdar_moe",)
     architectures = ("SDARMoeForCausalLM",)
+    harmless_keys = frozenset({"ep_size", "debug", "intermediate_size"})
 
     def spec(self, config: Config) -> ModelSpec:
         """Read SDAR-MoE's config.json."""
@@ -63,3 +67,39 @@ class SDARMoE(SDAR):
         )
         require_experts(moe)
         return dataclasses.replace(super().spec(config), moe=moe)
+
+
+class DreamReasoner(SDAR):
+    """DreamReasoner-8B (arXiv 2606.19257): SDAR's decoding and network, in blocks of 32.
+
+    Its config.json calls it Dream; its logits are not shifted as Dream's are.
+    """
+
+    family = "dream-reasoner"
+    model_types = ("Dream",)
+    architectures = ("DreamForCausalLM",)
+    mask_token = ("<|MASK|>", "<|mask|>")
+
+    def spec(self, config: Config) -> ModelSpec:
+        """Read DreamReasoner's config.json."""
+        block_length = integer(config, "block_size", 32)
+        return dataclasses.replace(super().spec(config), block_length=block_length)
+
+
+class RND1(SDARMoE):
+    """RND1-Base: Qwen3-MoE's network, bidirectional, with shifted logits."""
+
+    family = "rnd1"
+    model_types = ("rnd1",)
+    architectures = ("RND1LM",)
+    mask_token = ("<|MASK|>", "<|mask|>")
+
+    def spec(self, config: Config) -> ModelSpec:
+        """Read RND1's config.json."""
+        return dataclasses.replace(
+            super().spec(config),
+            attention="bidirectional",
+            logits_shift=1,
+            block_length=None,
+            threshold_inclusive=True,
+        )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, nodes
+from jinja2 import Environment, meta, nodes
 
 from fastdllm.template_limits import TEMPLATE_EXTENSIONS
 from fastdllm.text import ChatTemplate, Message, TemplateLimitError, TextError, Variables
@@ -22,6 +22,10 @@ from fastdllm.text import ChatTemplate, Message, TemplateLimitError, TextError, 
 ROLES = ("system", "user", "assistant")
 # What another rendering of the same messages may give differently.
 UNSTEADY = {"strftime_now", "lipsum", "random"}
+# Variables that are no switches.
+NO_SWITCHES = {"messages", "add_generation_prompt", "tools", "documents", "strftime_now"}
+NO_SWITCHES |= {"raise_exception", "range", "namespace", "dict", "cycler", "joiner"}
+MAX_SWITCHES = 8
 THINK_END = "</think>"
 MAX_REFUSED = 8
 MAX_SECONDS = 60.0  # of the processor, for all comparisons of one template
@@ -32,13 +36,14 @@ class NoFormat(Exception):
 
 
 def derive_chat_format(
-    source: str, special_tokens: Mapping[str, str]
+    source: str, special_tokens: Mapping[str, str], variables: Variables = None
 ) -> tuple[dict[str, Any] | None, str | None]:
     """Return the format of a template; or None, and what it does that no format does.
 
-    Errors: TextError for a template that does not parse or goes beyond its limits.
+    variables: of the template, always the same. Errors: TextError for a template that does not
+    parse or goes beyond its limits.
     """
-    template = _TimedTemplate(source, special_tokens)
+    template = _TimedTemplate(source, special_tokens, variables)
     syntax = Environment(extensions=TEMPLATE_EXTENSIONS).parse(source)
     try:
         _require_steady(syntax)
@@ -51,11 +56,44 @@ def derive_chat_format(
     return form, None
 
 
+def derive_variants(source: str, special_tokens: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the formats that a template has when one of its switches is on or off.
+
+    A switch is a variable that changes what is rendered when it is true or false, as
+    enable_thinking. Errors: as derive_chat_format().
+    """
+    syntax = Environment(extensions=TEMPLATE_EXTENSIONS).parse(source)
+    names = sorted(meta.find_undeclared_variables(syntax) - set(special_tokens) - NO_SWITCHES)
+    template = ChatTemplate(source, special_tokens)
+    found: list[dict[str, Any]] = []
+    for name in names[:MAX_SWITCHES]:
+        if _switches(template, name):
+            for value in (False, True):
+                form, _ = derive_chat_format(source, special_tokens, {name: value})
+                if form is not None:
+                    found.append({"variables": {name: value}, "format": form})
+    return found
+
+
+def _switches(template: ChatTemplate, name: str) -> bool:
+    messages = _messages(("user", "assistant", "user"), ("q", "a", "r"))
+    try:
+        texts = {template.render(messages, variables={name: value}) for value in (True, False)}
+        return len(texts | {template.render(messages)}) > 1
+    except TemplateLimitError:
+        raise
+    except TextError:
+        return False
+
+
 class _TimedTemplate(ChatTemplate):
     """A chat template that renders for so long in all: it is rendered thousands of times."""
 
-    def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
+    def __init__(
+        self, source: str, special_tokens: Mapping[str, str], variables: Variables
+    ) -> None:
         super().__init__(source, special_tokens)
+        self._variables = variables
         self._end = time.thread_time() + MAX_SECONDS
 
     def render(
@@ -68,7 +106,9 @@ class _TimedTemplate(ChatTemplate):
         if time.thread_time() > self._end:
             raise NoFormat(f"comparing it with a format takes more than {MAX_SECONDS:g} seconds")
         return super().render(
-            messages, add_generation_prompt=add_generation_prompt, variables=variables
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            variables=self._variables if variables is None else variables,
         )
 
 

@@ -16,7 +16,7 @@ from fastdllm.export.bpe_files import (
     has_bpe_files,
     tokenizer_from_bpe_files,
 )
-from fastdllm.export.chat_format import derive_chat_format
+from fastdllm.export.chat_format import derive_chat_format, derive_variants
 from fastdllm.export.errors import CheckpointError
 from fastdllm.export.published import Published, read_published, read_text
 from fastdllm.text import ChatTemplate, TemplateLimitError, TextError
@@ -133,9 +133,11 @@ def read_text_assets(
                 if _renders(template, messages, needed=number == 0)
             ]
             form, reason = derive_chat_format(source, published.special_tokens)
+            variants = derive_variants(source, published.special_tokens) if form else []
         except TextError as problem:
             raise CheckpointError(f"{folder}: chat template: {problem}") from None
         entry["chat_format"] = form
+        entry["chat_format_variants"] = variants
         if reason is not None:
             entry["chat_format_reason"] = reason
     return TextAssets(files=files, entry=entry, probes=probes, tokenizer=tokenizer, **facts)

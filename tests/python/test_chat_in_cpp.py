@@ -11,7 +11,7 @@ import pytest
 
 from fastdllm import LLM
 from fastdllm.check import read_metadata
-from fastdllm.export.chat_format import derive_chat_format, render_chat_format
+from fastdllm.export.chat_format import derive_chat_format, derive_variants, render_chat_format
 from fastdllm.text import ChatTemplate, TextCodec, TextError, TextStream
 
 from chat_templates import DEFAULT_SYSTEM, NO_SYSTEM, PLAIN, ROLE_TAGS, THINKING, TRIMMED
@@ -33,6 +33,7 @@ def package_with(template: str, package: Path, folder: Path) -> Path:
         (folder / file.name).hardlink_to(file)
     metadata = read_metadata(package)
     metadata["tokenizer"]["chat_format"], reason = derive_chat_format(template, TOKENS)
+    metadata["tokenizer"]["chat_format_variants"] = derive_variants(template, TOKENS)
     assert reason is None
     (folder / "fastdllm.json").unlink()
     (folder / "fastdllm.json").write_text(json.dumps(metadata), "utf-8")
@@ -51,6 +52,29 @@ def conversations(count: int, texts: tuple[str, ...] = TEXTS) -> list[list[dict[
         ]
         for _ in range(count)
     ]
+
+
+SWITCH = PLAIN + "{% if enable_thinking is defined and enable_thinking is false %}<off>{% endif %}"
+
+
+def test_switches_of_a_template_are_formats_of_their_own(
+    package_of: PackageOf, tmp_path: Path
+) -> None:
+    package = package_with(SWITCH, package_of("tiny_math"), tmp_path / "package")
+    jinja = ChatTemplate(SWITCH, TOKENS)
+    messages = [{"role": "user", "content": "Hi"}]
+    for variables in ({}, {"enable_thinking": False}, {"enable_thinking": True}):
+        request = {"messages": messages, "variables": json.dumps(variables)}
+        [answer] = ask("text_tool", package, [request])
+        assert answer == {"text": jinja.render(messages, variables=variables)}
+    for wrong, words in (
+        ('{"tools": []}', 'a chat format for {"enable_thinking":false}, {"enable_thinking":true}'),
+        ("[1]", "no JSON object"),
+        ("{", "no JSON object"),
+    ):
+        [answer] = ask("text_tool", package, [{"messages": messages, "variables": wrong}])
+        assert words in answer["error"]
+    assert derive_variants(PLAIN, TOKENS) == []
 
 
 CONTROL = (

@@ -59,6 +59,8 @@ struct TextOptions {
   /// the pass that completes one of them.
   std::vector<std::string> stop{};
   bool raw = false;  ///< use the prompt as it is, without the chat format
+  /// Variables of the chat template, see TextCodec::render_chat().
+  std::string chat_template_kwargs{};
 };
 
 /// A submitted request for text. Copies refer to the same request. All functions are thread-safe. A

@@ -42,9 +42,16 @@ class FASTDLLM_API TextCodec {
   /// format can express, or a package exported before chat formats existed.
   [[nodiscard]] std::string render_chat(std::span<const Message> messages) const;
   /// The token ids of render_chat()'s text. Errors: as there.
+  /// The same with variables of the chat template, a JSON object: {"enable_thinking": false}. ""
+  /// and {} ask for nothing. Errors: Error{bad_config} for variables that the package has no chat
+  /// format for; the message lists those that it has.
+  [[nodiscard]] std::string render_chat(std::span<const Message> messages,
+                                        std::string_view chat_template_kwargs) const;
   /// The ids of messages. What is written in them is text: a control token there (`<|im_end|>`, the
   /// mask token) becomes none. tokenizer().encode(render_chat(messages)) lets it be one.
   [[nodiscard]] std::vector<std::int32_t> encode_chat(std::span<const Message> messages) const;
+  [[nodiscard]] std::vector<std::int32_t> encode_chat(std::span<const Message> messages,
+                                                      std::string_view chat_template_kwargs) const;
 
  private:
   struct State;

@@ -205,15 +205,21 @@ Completion LLM::chat(std::span<const Message> messages, const GenerationConfig& 
 
 TextRequest LLM::submit(std::string_view prompt, const GenerationConfig& config,
                         const TextOptions& options, TextCallback on_text, DoneCallback on_done) {
-  return state_->submit(encode(prompt, options.raw), config, options, std::move(on_text),
-                        std::move(on_done));
+  std::vector<std::int32_t> ids;
+  if (options.raw || !codec().has_chat()) {
+    ids = codec().tokenizer().encode(prompt);
+  } else {
+    const Message message{"user", std::string(prompt)};
+    ids = codec().encode_chat({&message, 1}, options.chat_template_kwargs);
+  }
+  return state_->submit(ids, config, options, std::move(on_text), std::move(on_done));
 }
 
 TextRequest LLM::submit_chat(std::span<const Message> messages, const GenerationConfig& config,
                              const TextOptions& options, TextCallback on_text,
                              DoneCallback on_done) {
-  return state_->submit(codec().encode_chat(messages), config, options, std::move(on_text),
-                        std::move(on_done));
+  return state_->submit(codec().encode_chat(messages, options.chat_template_kwargs), config,
+                        options, std::move(on_text), std::move(on_done));
 }
 
 std::vector<std::int32_t> LLM::encode(std::string_view prompt, bool raw) const {

@@ -114,7 +114,11 @@ struct TextCodec::State {
   ControlTokens control_tokens;
   bool has_chat = false;
   std::optional<ChatFormat> format;
+  std::vector<std::pair<json, ChatFormat>> variants;  // by the variables that they are for
   std::string why_no_format;
+
+  // Errors: Error{bad_config} for variables that no format is for.
+  [[nodiscard]] const ChatFormat& format_of(std::string_view variables) const;
 };
 
 TextCodec::State::State(const PackageInfo& package, const JsonReader& metadata)
@@ -135,7 +139,33 @@ TextCodec::State::State(const PackageInfo& package, const JsonReader& metadata)
                "; render it elsewhere and give text or token ids");
   } else {
     format.emplace(entry.object("chat_format"));
+    if (entry.absent("chat_format_variants")) return;
+    for (const json& item : entry.array("chat_format_variants")) {
+      const JsonReader variant(item, "fastdllm.json.tokenizer.chat_format_variants");
+      variants.emplace_back(variant.object("variables").members(),
+                            ChatFormat(variant.object("format")));
+    }
   }
+}
+
+const ChatFormat& TextCodec::State::format_of(std::string_view variables) const {
+  if (variables.empty()) return *format;
+  const json wanted = json::parse(variables, nullptr, false);
+  if (!wanted.is_object()) {
+    throw Error(ErrorCode::bad_config,
+                printable("chat_template_kwargs is no JSON object; expected one"));
+  }
+  if (wanted.empty()) return *format;
+  std::string known;
+  for (const auto& [its, variant] : variants) {
+    if (its == wanted) return variant;
+    known += concat(known.empty() ? "" : ", ", its.dump());
+  }
+  throw Error(
+      ErrorCode::bad_config,
+      printable(concat(
+          "chat_template_kwargs is ", wanted.dump(-1, ' ', false, json::error_handler_t::replace),
+          "; the package has a chat format for ", known.empty() ? "no variables" : known)));
 }
 
 TextCodec::TextCodec(const std::filesystem::path& package) {
@@ -162,14 +192,24 @@ bool TextCodec::has_chat() const noexcept {
 }
 
 std::string TextCodec::render_chat(std::span<const Message> messages) const {
+  return render_chat(messages, {});
+}
+
+std::string TextCodec::render_chat(std::span<const Message> messages,
+                                   std::string_view chat_template_kwargs) const {
   if (!state_->format) throw Error(ErrorCode::bad_config, state_->why_no_format);
-  return state_->format->render(messages);
+  return state_->format_of(chat_template_kwargs).render(messages);
 }
 
 std::vector<std::int32_t> TextCodec::encode_chat(std::span<const Message> messages) const {
+  return encode_chat(messages, {});
+}
+
+std::vector<std::int32_t> TextCodec::encode_chat(std::span<const Message> messages,
+                                                 std::string_view chat_template_kwargs) const {
   Marks marks;
   const std::vector<Message> given = state_->control_tokens.mark(messages, marks);
-  return tokenizer().encode_marked(render_chat(given), marks);
+  return tokenizer().encode_marked(render_chat(given, chat_template_kwargs), marks);
 }
 
 std::vector<std::string> check_text(const std::filesystem::path& package) {

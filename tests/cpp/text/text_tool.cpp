@@ -1,7 +1,7 @@
 // fastdllm::text for the tests in Python: JSON lines in, JSON lines out.
 //   text_tool PACKAGE < requests
 // {"messages": [{"role": ..., "content": ...}]} gives {"text": ...} or {"error": ...},
-// {"messages": ..., "encode": true} gives {"ids": [...]};
+// {"messages": ..., "encode": true} gives {"ids": [...]}; both take "variables", a JSON text;
 // {"pushes": [[positions, token_ids], ...], "stop_ids": [...], "stop": [...]} gives what a
 // TextStream gave: {"pieces": [...], "text": ..., "stop": ..., "tokens": [of the text, with the
 // stop string]}.
@@ -24,8 +24,9 @@ json render(const fastdllm::TextCodec& codec, const json& request) {
   for (const json& message : request.at("messages")) {
     messages.push_back({message.at("role"), message.at("content")});
   }
-  if (request.contains("encode")) return {{"ids", codec.encode_chat(messages)}};
-  return {{"text", codec.render_chat(messages)}};
+  const std::string variables = request.value("variables", std::string());
+  if (request.contains("encode")) return {{"ids", codec.encode_chat(messages, variables)}};
+  return {{"text", codec.render_chat(messages, variables)}};
 }
 
 json stream(const fastdllm::TextCodec& codec, const json& request) {

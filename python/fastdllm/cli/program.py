@@ -22,6 +22,7 @@ from fastdllm.cli.eval import add_eval
 from fastdllm.cli.export import add_build_engine, add_export
 from fastdllm.cli.generate import add_generate
 from fastdllm.cli.info import add_info
+from fastdllm.cli.models import add_models
 from fastdllm.cli.serve import add_serve
 from fastdllm.cli.trace import add_trace
 from fastdllm.cli.tune import add_tune
@@ -82,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_build_engine(commands)
     add_generate(commands)
     add_info(commands)
+    add_models(commands)
     add_bench(commands)
     add_tune(package_command(commands, "tune", "find the best rule and cache for prompts"))
     add_serve(commands)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,6 +118,8 @@ async def questions_of(
             raise too_long(str(tokens), settings, _field(raw))
         room = llm.engine.package.max_context_length - tokens
         first = _config(body, settings, room)
+        if body.seed is None:  # else all who name none would get the same answer
+            first = _with_seed(first, secrets.randbits(63))
         configs = (first, *(_with_seed(first, first.seed + i) for i in range(1, answers)))
         found.append(Question(ids=ids, suffix_ids=suffix_ids, configs=configs))
     return found

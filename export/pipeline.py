@@ -28,6 +28,7 @@ from fastdllm.export.adapters import (
     source_name,
 )
 from fastdllm.export.checkpoint import Checkpoint
+from fastdllm.export.decoding import recommended
 from fastdllm.export.errors import CheckpointError, ExportError, ExportWarning
 from fastdllm.export.experts import read_dense
 from fastdllm.export.facts import Facts, Wanted, read_facts
@@ -365,6 +366,7 @@ def describe(adapter: Adapter, facts: Facts, precision: Precision, opset: int) -
         "model": {key: spec[key] for key in keys},
         "graph": {"file": GRAPH, "cache_type": precision.cache_type},
         "tokenizer": facts.text.entry,
+        "decoding": recommended(adapter, facts.spec, facts.text.generation),
         "sources": facts.sources,
         "warnings": facts.warnings,
     }

@@ -103,6 +103,7 @@ class Adapter(ABC):
     nothing that is published says so. bpe_files: how vocab.json and merges.txt are read where the
     tokenizer is a class of the family's own ("qwen2"). harmless_keys: of config.json,
     beside those of known_keys.py, which the network in use does not depend on.
+    follows_generation_config: whether the family's own code samples as generation_config.json says.
     """
 
     family: ClassVar[str]
@@ -112,10 +113,15 @@ class Adapter(ABC):
     eos_tokens: ClassVar[Sequence[str]] = ()
     bpe_files: ClassVar[str | None] = None
     harmless_keys: ClassVar[frozenset[str]] = frozenset()
+    follows_generation_config: ClassVar[bool] = True
 
     @abstractmethod
     def spec(self, config: Config) -> ModelSpec:
         """Read the family's config.json. Errors: CheckpointError naming the key."""
+
+    def decoding(self, spec: ModelSpec) -> dict[str, Any]:
+        """Return the options of GenerationConfig that the authors recommend."""
+        return {}
 
     @abstractmethod
     def tensor_names(self, spec: ModelSpec) -> TensorNames:

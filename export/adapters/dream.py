@@ -6,7 +6,7 @@ Dream-7B, DiffuCoder and Dream-Coder share the layout.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastdllm.export.adapters.base import Adapter, Config, ModelSpec, TensorNames, require
 from fastdllm.export.adapters.decoder import decoder_names, decoder_spec
@@ -33,6 +33,10 @@ class Dream(Adapter):
             confidence="processed",
         )
 
+    def decoding(self, spec: ModelSpec) -> dict[str, Any]:
+        """Return what Dream's authors decode with: one token a pass, the lowest entropy first."""
+        return {"remasking": "entropy", "temperature": 0.2, "top_p": 0.95}
+
     def tensor_names(self, spec: ModelSpec) -> TensorNames:
         """Name Dream's tensors, which are Qwen2.5's."""
         return decoder_names(spec)
@@ -48,3 +52,7 @@ class OpenDLLM(Dream):
     model_types = ("qwen2",)
     architectures = ("Qwen2ForCausalLM",)
     mask_token = ("<M>", "[MASK]")
+
+    def decoding(self, spec: ModelSpec) -> dict[str, Any]:
+        """Return nothing: its own rule (p2) is none of the runtime's."""
+        return {}

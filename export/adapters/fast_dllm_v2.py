@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastdllm.export.adapters.base import Adapter, Config, ModelSpec, TensorNames, integer, require
 from fastdllm.export.adapters.decoder import decoder_names, decoder_spec
 
@@ -13,6 +15,7 @@ class FastDLLMv2(Adapter):
     model_types = ("Fast_dLLM_Qwen",)
     architectures = ("Fast_dLLM_QwenForCausalLM",)
     mask_token = "|<MASK>|"
+    follows_generation_config = False  # it is the base model's
     harmless_keys = frozenset({"conplemenrary_mask"})  # of training, spelled so
     eos_tokens = ("<|im_end|>", "<|endoftext|>")
     bpe_files = "qwen2"
@@ -34,6 +37,10 @@ class FastDLLMv2(Adapter):
             confidence="processed",
             min_prompt_length=1,
         )
+
+    def decoding(self, spec: ModelSpec) -> dict[str, Any]:
+        """Return what its authors decode with."""
+        return {"threshold": 0.9, "temperature": 0.0}
 
     def tensor_names(self, spec: ModelSpec) -> TensorNames:
         """Name Fast-dLLM v2's tensors, which are Qwen2.5's."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastdllm.export.adapters.base import (
     Adapter,
     Config,
@@ -81,6 +83,10 @@ class LLaDA2(Adapter):
             threshold_inclusive=False,
             confidence="processed",
         )
+
+    def decoding(self, spec: ModelSpec) -> dict[str, Any]:
+        """Return what its authors decode with: every sure token, or a pass's share of the block."""
+        return {"threshold": 0.95, "steps_per_block": spec.block_length, "temperature": 0.0}
 
     def tensor_names(self, spec: ModelSpec) -> TensorNames:
         """Name LLaDA2's tensors; query, key and value are the rows of one matrix, in that order."""

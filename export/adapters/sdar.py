@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastdllm.export.adapters.base import (
     Adapter,
@@ -42,6 +42,10 @@ class SDAR(Adapter):
             threshold_inclusive=False,
             confidence="processed",
         )
+
+    def decoding(self, spec: ModelSpec) -> dict[str, Any]:
+        """Return what its authors decode with: every sure token, or a pass's share of the block."""
+        return {"threshold": 0.9, "steps_per_block": spec.block_length, "temperature": 1.0}
 
     def tensor_names(self, spec: ModelSpec) -> TensorNames:
         """Name SDAR's tensors, which are Qwen3's."""
@@ -103,3 +107,7 @@ class RND1(SDARMoE):
             block_length=None,
             threshold_inclusive=True,
         )
+
+    def decoding(self, spec: ModelSpec) -> dict[str, Any]:
+        """Return what its authors decode with: the best token, the lowest entropy first."""
+        return {"remasking": "entropy", "temperature": 0.0}

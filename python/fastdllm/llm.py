@@ -25,6 +25,7 @@ from fastdllm.answer import (
     stop_strings,
 )
 from fastdllm.check import read_metadata
+from fastdllm.decoding import recommended_config
 from fastdllm.engine import Engine
 from fastdllm.infill import InfillCanvas
 from fastdllm.options import takes_engine_options
@@ -36,7 +37,7 @@ Stop = str | Sequence[str] | None
 
 
 def default_config() -> GenerationConfig:
-    """Return what is used when no config is given: threshold 0.9 (the paper's)."""
+    """Return what is used where neither config nor package says: threshold 0.9 (the paper's)."""
     return GenerationConfig(threshold=0.9)
 
 
@@ -61,10 +62,10 @@ class LLM:
     The keywords are those of Engine. Errors: BackendError; PackageError, also for a package that
     was exported without a tokenizer (use Engine then).
 
-    All methods that answer take `config` (None = default_config()), `raw` and
-    `chat_template_kwargs` (see encode()) and `stop`: a string or strings before which the text
-    ends. Stop strings are searched in the text without special tokens and are not part of the
-    answer. The request ends with the pass that completes one. Errors of a request:
+    All methods that answer take `config` (None = `default_config`, what the package recommends),
+    `raw` and `chat_template_kwargs` (see encode()) and `stop`: a string or strings before which
+    the text ends. Stop strings are searched in the text without special tokens and are not part of
+    the answer. The request ends with the pass that completes one. Errors of a request:
     ConfigError, OverloadedError, NumericError, BackendError.
     """
 
@@ -72,7 +73,9 @@ class LLM:
     def __init__(self, package_dir: str | os.PathLike[str], **options: Any) -> None:
         folder = Path(package_dir)
         self.engine = Engine(folder, **options)
-        entry = read_metadata(folder).get("tokenizer")
+        metadata = read_metadata(folder)
+        self.default_config = recommended_config(metadata)
+        entry = metadata.get("tokenizer")
         if entry is None:
             raise PackageError(f"{folder}: has no tokenizer; use fastdllm.Engine with token ids")
         package = self.engine.package
@@ -301,7 +304,9 @@ class LLM:
         no gap.
         """
         canvas = self._canvas(parts, prompt, raw, chat_template_kwargs)
-        return canvas.filled(self.engine.infill(canvas.ids, config or default_config(), on_commit))
+        return canvas.filled(
+            self.engine.infill(canvas.ids, config or self.default_config, on_commit)
+        )
 
     async def ainfill(
         self,
@@ -317,7 +322,7 @@ class LLM:
         canvas = self._canvas(parts, prompt, raw, chat_template_kwargs)
         done = asyncio.Event()
         request = self.engine.submit_infill(
-            canvas.ids, config or default_config(), on_commit, _on_loop(done.set)
+            canvas.ids, config or self.default_config, on_commit, _on_loop(done.set)
         )
         try:
             await done.wait()
@@ -354,7 +359,7 @@ class LLM:
         else:
             raise TypeError("on_commit is for one prompt; expected none with a list of prompts")
         if config is None or isinstance(config, GenerationConfig):
-            configs = [config or default_config()] * len(prompts)
+            configs = [config or self.default_config] * len(prompts)
         else:
             configs = list(config)
         if len(configs) != len(prompts):

@@ -42,10 +42,19 @@ def _info(options: argparse.Namespace) -> int:
         "exported by": f"fastdllm {metadata.get('fastdllm_version', 'unknown')}",
         "size": f"{metadata['bytes'] / 1e6:.1f} MB",
         **metadata["model"],
+        **recommended_lines(metadata),
         **summary(metadata),
     }
     show(facts)
     return 0
+
+
+def recommended_lines(metadata: dict[str, Any]) -> dict[str, str]:
+    """Return a line for each option that the package recommends, with its source."""
+    return {
+        f"recommended {name}": f"{entry['value']} ({entry['source']})"
+        for name, entry in metadata.get("decoding", {}).items()
+    }
 
 
 def _info_of_build(options: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """The config.json of released checkpoints: their keys and sizes, without who wrote the file.
 
-Values are those that FAMILY's public config.json or configuration class states.
+Keys and values are put together from the families' public code and descriptions; the released files
+themselves were not at hand. The parameter counts of the tests hold the sizes to the models' names.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _KEYS: dict[str, set[str]] = {
 
 def _found(config: Config, key: str) -> Mapping[str, Any]:
     found = config.get(key)
-    if found is None:
+    if found is None or found is False:  # both say that there is none
         return {}
     if not isinstance(found, Mapping) or any(isinstance(v, Mapping) for v in found.values()):
         raise CheckpointError(

@@ -40,6 +40,12 @@ def test_a_name_is_found_with_and_without_its_organisation():
     assert released_model("nobody/nothing") is None
 
 
+def test_a_config_may_say_false_where_no_scaling_is_meant():
+    rows = {row["name"]: row for row in models_table()}
+    assert released_model("RND1-Base-0910").config["rope_scaling"] is False
+    assert rows["radicalnumerics/RND1-Base-0910"]["adapter"] == "rnd1"
+
+
 def test_the_documentation_has_the_table():
     page = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
     assert "\n".join(table_lines()) in page

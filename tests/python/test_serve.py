@@ -97,6 +97,17 @@ def test_n_answers_have_seeds_that_follow_each_other(http: Any) -> None:
     )
 
 
+def test_requests_without_a_seed_differ_and_with_one_repeat(http: Any) -> None:
+    options = {"temperature": 20, "ignore_eos": True, "max_tokens": 24}
+
+    def texts(**more: Any) -> set[str]:
+        answers = [chat(http, **options, **more).json() for _ in range(3)]
+        return {answer["choices"][0]["message"]["content"] for answer in answers}
+
+    assert len(texts()) == 3
+    assert len(texts(seed=7)) == 1
+
+
 @pytest.mark.parametrize("stop", ["####", ["apples are", "####"]])
 def test_stop_strings_end_an_answer(http: Any, llm: fastdllm.LLM, stop: Any) -> None:
     choice = chat(http, stop=stop).json()["choices"][0]

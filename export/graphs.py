@@ -255,7 +255,7 @@ class Layer(nn.Module):
         """Do the same by ONNX Runtime's operator. Only to be traced.
 
         It gets the mask where it wants what is added to the scores, and K/V heads that may be fewer
-        than heads: attend_by_tiles() mends that.
+        than heads: attend_by_tiles() avoids that.
         """
         spec = self.spec
         if spec.qk_norm:

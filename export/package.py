@@ -82,7 +82,7 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
         except FileNotFoundError:
             continue
         with suppress(OSError):  # a file system may have no locks
-            fcntl.flock(lock, fcntl.LOCK_EX)  # waits for who is removing it
+            fcntl.flock(lock, fcntl.LOCK_EX)  # waits for a process that is removing it
         if folder.exists():
             return folder, lock
         os.close(lock)
@@ -157,7 +157,7 @@ def _set_aside(target: Path) -> Iterator[None]:
         with suppress(FileNotFoundError):  # another export has just set it aside
             lock = os.open(target, os.O_RDONLY)
             with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not to be taken for remains
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not mistaken for remains
             target.rename(old)  # replaces the empty folder
         try:
             yield

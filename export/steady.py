@@ -19,7 +19,7 @@ WIDTH = 16  # numbers in a cache line, and in the widest register
 
 
 def steady_rows(model: ir.Model) -> None:
-    """Replace what looks beyond its row."""
+    """Replace operators whose result for a row depends on more than that row."""
     graph = model.graph
     for node in list(graph):
         if node.op_type == "ReduceSum":

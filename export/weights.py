@@ -51,7 +51,7 @@ def place_weights(model: ir.Model, precision: Precision) -> list[PlacedWeight]:
     placer = _Placer(model.graph, precision)
     empty = [value for value in model.graph.initializers.values() if value.const_value is None]
     placed = [placer.place(value) for value in empty]
-    model.graph.sort()  # what nodes share was inserted at the first that was met
+    model.graph.sort()  # a tensor that several nodes share was inserted at the first of them
     return placed
 
 

@@ -77,7 +77,7 @@ def adapter_for(config: Mapping[str, Any]) -> Adapter:
 
 
 def read_spec(adapter: Adapter, config: Mapping[str, Any]) -> ModelSpec:
-    """Read a config.json, all of it: a key that nobody knows may mean another network.
+    """Read a config.json. Unknown keys are refused: they may mean a different network.
 
     Errors: CheckpointError naming the key.
     """

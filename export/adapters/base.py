@@ -1,4 +1,4 @@
-"""What the exporter asks about a model family."""
+"""The base class of adapters: what the exporter has to know about a model family."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows [start, end) of a checkpoint's matrix, where it fuses several of the graph's."""
+    """Rows [start, end) of a checkpoint's matrix that fuses several matrices of the graph."""
 
     name: str
     start: int
@@ -192,7 +192,7 @@ def require(config: Config, allowed: Mapping[str, Sequence[object]]) -> None:
 
 
 def require_stated(config: Config, keys: Sequence[str]) -> None:
-    """Refuse a config that leaves out what its own code would default to something else."""
+    """Require keys whose default in the model's own code is not the one used here."""
     for key in keys:
         if key not in config:
             raise CheckpointError(f"config.json: {key} is missing")

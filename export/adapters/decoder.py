@@ -1,4 +1,4 @@
-"""What most decoders on the Hub share: config.json keys and tensor names."""
+"""Keys of config.json and tensor names that most decoders on the Hub share."""
 
 from __future__ import annotations
 

@@ -54,5 +54,5 @@ class OpenDLLM(Dream):
     mask_token = ("<M>", "[MASK]")
 
     def decoding(self, spec: ModelSpec) -> dict[str, Any]:
-        """Return nothing: its own rule (p2) is none of the runtime's."""
+        """Return nothing: the runtime does not have its rule (p2)."""
         return {}

@@ -1,4 +1,4 @@
-"""Refuses keys of config.json that nobody reads: the network might be another one."""
+"""Refuses unknown keys of config.json: the network might be a different one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from fastdllm.export.errors import CheckpointError
 
-# Keys that say nothing of the network in use: who wrote the file, training, generation, padding,
-# what other programs do. Many are what transformers writes into every config.json.
+# Keys that do not change the network: who wrote the file, training, generation, padding,
+# other programs. transformers writes many of them into every config.json.
 _WORDS = (
     "_attn_implementation _commit_hash _name_or_path add_cross_attention architectures "
     "attention_dropout attn_implementation auto_map aux_loss_alpha bad_words_ids "

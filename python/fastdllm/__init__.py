@@ -61,7 +61,7 @@ del _error
 
 
 def __getattr__(name: str) -> Any:
-    """Load what needs tokenizers and jinja2 when first asked for."""
+    """Import the names that need tokenizers and jinja2 at their first use."""
     if name in ("LLM", "Completion", "StreamEvent"):
         from fastdllm import llm
 

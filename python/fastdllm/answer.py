@@ -1,4 +1,4 @@
-"""A request under way and its text: what LLM's ways of asking have in common."""
+"""A running request and its text: the part that all methods of LLM share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CommitCallback = Callable[[CommitEvent], bool | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """An answer: its text without special tokens, and what the engine says of it.
+    """An answer: its text without special tokens, and the engine's result.
 
     token_ids: int32 [n], the tokens of the text; an end-of-text token that ended it is the last of
     them. A stop string ends them with the last token that holds text before it, and such a token's
@@ -129,7 +129,7 @@ class Answer:
         on_event: Callable[[StreamEvent | CommitEvent], None] | None = None,
         on_done: Callable[[], None] | None = None,
     ) -> None:
-        """Submit the request; what is given is called on the engine's thread.
+        """Submit the request. The callbacks run on the engine's thread.
 
         on_event: gets what event() makes an event of, in the same order, once.
         Errors: ConfigError; OverloadedError, after which it may be started again.
@@ -139,11 +139,11 @@ class Answer:
         self._request = self._engine.submit(self._ids, self._config, told, on_done)
 
     def event(self, told: StreamEvent | CommitEvent) -> StreamEvent:
-        """Return the event of what on_event was told."""
+        """Return the event for the arguments of on_event."""
         return told if isinstance(told, StreamEvent) else self._event_of(told)
 
     def cancel(self) -> None:
-        """End the request between two passes, if it runs, and let go of it."""
+        """End the request between two passes, if it runs, and release it."""
         request, self._request = self._request, None
         if request is not None:
             request.cancel()

@@ -16,7 +16,7 @@ EXPORT_MODULES = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "tqdm
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Something that may be here or not, and why, for people."""
+    """An optional part: whether it is available, and if not, why. For people."""
 
     name: str
     available: bool
@@ -46,7 +46,7 @@ class Capabilities:
 
 
 def capabilities() -> Capabilities:
-    """Look at what is installed; loads no model and no inference library."""
+    """Find out what is installed, without loading a model or an inference library."""
     from fastdllm.export.adapters import ADAPTERS
 
     missing = [name for name in EXPORT_MODULES if importlib.util.find_spec(name) is None]

@@ -1,4 +1,4 @@
-"""Checks a package on the machine that is to run it."""
+"""Checks a package on the machine where it will run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Control tokens that somebody writes inside a message are text: they end and mask nothing.
+"""Control tokens written inside a message are encoded as text: they neither end nor mask it.
 
 The template's own ones are what they are. So those inside messages are marked before the template
 is rendered, and what stands between the template's control tokens is encoded with the marks undone,

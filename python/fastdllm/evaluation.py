@@ -1,4 +1,4 @@
-"""fastdllm as a model of lm-evaluation-harness (`lm_eval`), which brings the tasks.
+"""fastdllm as a model of lm-evaluation-harness (`lm_eval`), which has the tasks.
 
 Importing this module makes `fastdllm` a model of lm_eval in this process; `fastdllm eval` is
 lm_eval's command line with it. EVALUATION.md has the commands.
@@ -44,7 +44,7 @@ except ImportError as problem:
 
 __all__ = ["FastdllmLM", "check_model_args", "cli_evaluate"]
 
-_LOGGER = logging.getLogger("lm_eval.fastdllm")  # heard wherever the harness is
+_LOGGER = logging.getLogger("lm_eval.fastdllm")  # shown with the log of the harness
 _DEFAULTS = {name: row.default for name, row in GENERATION_OPTIONS.items()}
 _MAX_NEW_TOKENS = 256  # lm_eval's, and the paper's
 _LENGTHS = ("max_gen_toks", "max_tokens", "max_completion_tokens")  # of max_new_tokens, in lm_eval
@@ -202,7 +202,7 @@ class FastdllmLM(TemplateLM):  # type: ignore[misc]
         return self._bos + ids
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answer all requests, side by side as the engine can. Errors: the requests' own."""
+        """Answer all requests, in batches of the engine. Errors: the requests' own."""
         start = time.perf_counter()
         asked = list(self._asked(requests))
         answers = [
@@ -325,7 +325,7 @@ class FastdllmLM(TemplateLM):  # type: ignore[misc]
         return found
 
     def _fit(self, ids: list[int], room: int) -> list[int]:
-        """Return the last `room` ids; the first text that is cut is told of."""
+        """Return the last `room` ids. Warn when the first text is cut."""
         if len(ids) <= room:
             return ids
         if self._truncated == 0:

@@ -1,4 +1,4 @@
-"""A text with gaps, as ids with mask tokens, and the completion that its filling gives."""
+"""A text with gaps, as ids with mask tokens, and the completion of the filled text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How probable a diffusion model holds an answer to a prompt, in nats.
+"""The log-likelihood of an answer to a prompt under a diffusion model, in nats.
 
 Masked diffusion has no exact likelihood; LLaDA (arXiv 2502.09992) estimates its bound
 from below, which is what its published scores are made of: for an answer x of L tokens,
@@ -27,7 +27,7 @@ METHODS = ("auto", "monte_carlo", "block")
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihood:
-    """What an answer's likelihood was found to be.
+    """The computed likelihood of an answer.
 
     log_likelihood: nats. standard_error: of the estimate, nats; 0 where nothing was drawn.
     greedy: whether greedy decoding gives the answer; None where that was not looked at.

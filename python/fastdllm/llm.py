@@ -37,7 +37,7 @@ Stop = str | Sequence[str] | None
 
 
 def default_config() -> GenerationConfig:
-    """Return what is used where neither config nor package says: threshold 0.9 (the paper's)."""
+    """Return the config used if neither caller nor package has one: threshold 0.9, as the paper."""
     return GenerationConfig(threshold=0.9)
 
 
@@ -202,7 +202,7 @@ class LLM:
         raw: bool = False,
         chat_template_kwargs: Variables = None,
     ) -> Completion | list[Completion]:
-        """Answer as generate() does, without holding up the event loop or using a thread.
+        """Answer as generate() does, without blocking the event loop or using a thread.
 
         Cancelling the task cancels the requests.
         """

@@ -1,4 +1,4 @@
-"""Files that commands write: refused before the work where they cannot be, and never half."""
+"""Output files of commands: checked before the work starts, written atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a package's files: one that is missing and one that cannot be read are told apart."""
+"""Reads a package's files, with different errors for missing and unreadable ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastdllm._core import PackageError
 def read_package_file(path: Path) -> bytes:
     """Return a file's content. Errors: PackageError."""
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+        if path.exists() and not (path.is_file() or path.is_dir()):  # reading a pipe would block
             raise PackageError(f"{path}: cannot be read: expected a regular file")
         return path.read_bytes()
     except FileNotFoundError:

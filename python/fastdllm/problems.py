@@ -1,4 +1,4 @@
-"""Prompts with known answers, and what counts as right."""
+"""Prompts with known answers, and the check whether an answer is right."""
 
 from __future__ import annotations
 

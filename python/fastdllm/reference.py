@@ -40,7 +40,7 @@ class Forward(Protocol):
 
 @dataclass
 class Trace:
-    """What a decode gave: the result, and what passes wrote of it, as positions and tokens.
+    """The result of a decode, and the positions and tokens that each pass wrote.
 
     Positions are indices into the new tokens, or into the whole canvas that was infilled.
     """
@@ -106,7 +106,7 @@ class _Decoder:
             self.refresh_tokens = 16
         self.number = 0  # of the block
         self.final = Cached()  # rows that a pass need not feed as long as it refreshes nothing
-        self.around = Cached()  # dual: all that a pass over `inner` alone attends to
+        self.around = Cached()  # dual: the cached rows that a pass over `inner` attends to
         self.inner: Array = np.arange(0)
         self.passes_since = self.tokens_since = 0  # the last refresh, its own included
 
@@ -123,7 +123,7 @@ class _Decoder:
         return rest if window is None or window >= len(rest) else np.append(rest[:window], rest[-1])
 
     def wants_refresh(self) -> bool:
-        """Tell whether so much has happened since the last refresh that the next pass is one."""
+        """Tell whether the next pass is a refresh, by the passes and tokens since the last one."""
         interval, tokens = self.config.refresh_interval, self.refresh_tokens
         return (interval is not None and self.passes_since >= interval) or (
             tokens is not None and self.tokens_since >= tokens
@@ -266,7 +266,7 @@ class _Decoder:
             fed, past, keep = rest, self.final, s
         elif not refresh:
             fed, past, keep = inner, self.around, 0
-        else:  # what the small passes attend to comes first, so that it comes back in one piece
+        else:  # the rows that steps attend to come first, so that they are returned as one slice
             outside = np.setdiff1d(rest, inner)
             fed, past = np.append(outside, inner), self.final
             keep = len(past.positions) + len(outside)
@@ -282,7 +282,7 @@ class _Decoder:
         """Feed positions [T]; return the outputs f32 [N,V] at `asked` and the first `keep` rows."""
         keys = np.append(past.positions, fed)
         ids = [self.canvas[fed]]
-        if self.config.cfg_scale > 0:  # the second row of the batch does not know the given tokens
+        if self.config.cfg_scale > 0:  # in the second row of the batch the given tokens are masks
             ids.append(np.where(self.given[fed], self.facts.mask_token_id, self.canvas[fed]))
         batch = len(ids)
         sees = None

@@ -81,7 +81,7 @@ def gumbel(u: Array) -> Array:
     return -portable_log(-portable_log(u))
 
 
-# --- A proposal: a token for one position, and what it is worth ---
+# --- A proposal: a token for one position, and its rank ---
 
 
 def softmax(x: Array) -> Array:
@@ -164,7 +164,7 @@ def score(
 
 
 def by_quota(config: GenerationConfig) -> bool:
-    """Tell whether steps decide, rather than confidence."""
+    """Tell whether a schedule decides, rather than confidence."""
     rules = (config.threshold, config.factor, config.frechet, config.entropy_bound)
     return all(rule is None for rule in rules)
 
@@ -242,7 +242,7 @@ def count_by_factor(c: Array, factor: float) -> int:
 
 
 def frechet_profile(c: Array) -> Array:
-    """Give how sure the n best are for every n, of confidences in falling order; it falls too.
+    """Give the lower bound for the n best, for every n, of falling confidences; it falls too.
 
     At least sum(c) - (n - 1) is the probability that all n are right, at most 1 - c[n - 1] that of
     another token at the last of them; this is the difference.

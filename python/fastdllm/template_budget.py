@@ -1,4 +1,4 @@
-"""What a chat template may take, and what each operation would, told before it is done."""
+"""Limits for chat templates: the cost of each operation is checked before it is done."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LimitError(Exception):
 
 
 class Budget:
-    """What a rendering may still take."""
+    """The time and bytes that a rendering has left."""
 
     def __init__(self, given: int) -> None:
         self.most = MAX_VALUE + 4 * given

@@ -1,4 +1,4 @@
-"""Jinja for templates from anywhere: a template that would take too long or too much is stopped.
+"""Jinja for untrusted templates: one that takes too much time or memory is stopped.
 
 Every iteration, call, operator, comparison, filter and output passes a hook that counts what it
 makes and looks at the time; what could make much in one go is estimated before it is done. Methods
@@ -114,7 +114,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         return value
 
     def tilde(self, *values: Any) -> str:
-        """Do what `~` does."""
+        """Concatenate, as `~` does."""
         texts = [self.budget.text(value) for value in values]
         size = sum(map(sys.getsizeof, texts)) * widening(texts)
         self.budget.require(size)

@@ -29,7 +29,7 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2
 
 
 def escaped(text: str) -> str:
-    """Return text that does nothing to a terminal: its controls are written as Python does."""
+    """Return text that is safe on a terminal: control characters as Python's escapes."""
     return _CONTROLS.sub(
         lambda found: f"\\x{ord(found[0]):02x}" if found[0] < "\u0100" else f"\\u{ord(found[0]):x}",
         text,
@@ -97,7 +97,7 @@ class ChatTemplate:
         except (LimitError, MemoryError, RecursionError) as problem:
             shown = _shown(problem) or "it needs too much memory"
             raise TemplateLimitError(f"the chat template is stopped: {shown}") from None
-        except Exception as problem:  # templates raise what they like
+        except Exception as problem:  # a template may raise any exception
             shown = _shown(problem)
             raise TextError(f"the chat template does not take these messages: {shown}") from None
 
@@ -164,7 +164,7 @@ class TextCodec:
         Errors: TooManyTokens of a text that is too long, at sight, to have at most `most`.
         """
         self._require(text, most)
-        if len(text) > _LONG:  # this call leaves the interpreter to others, and is faster
+        if len(text) > _LONG:  # this call releases the GIL, and is faster
             (encoded,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
         else:
             encoded = self.tokenizer.encode(text, add_special_tokens=False)
@@ -322,7 +322,7 @@ class TextStream:
         decoded = self._codec.decode(self._ids[self._window :])
         if not decoded.startswith(self._context):  # a decoder that rewrites what lies further back
             if decoded.endswith("\ufffd") and not final:
-                return self.text  # for an unfinished character: the next tokens mend it
+                return self.text  # for an unfinished character: the next tokens complete it
             self._settled, self._context, self._window = "", "", 0
             decoded = self._codec.decode(self._ids)
         text = self._settled + decoded

@@ -1,4 +1,4 @@
-"""What an evaluation's answers cost, counted honestly and as Fast-dLLM's paper counts."""
+"""Tokens and passes of an evaluation: up to the answer's end, and as Fast-dLLM's paper counts."""
 
 from __future__ import annotations
 

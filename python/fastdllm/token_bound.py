@@ -1,4 +1,4 @@
-"""How few tokens a text can have, told by its bytes: what is too long need not be encoded."""
+"""A lower bound of a text's tokens from its bytes: too long a text need not be encoded."""
 
 from __future__ import annotations
 

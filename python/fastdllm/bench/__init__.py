@@ -1,4 +1,4 @@
-"""Decoding modes of one package measured side by side, as a table and as a `plot`."""
+"""Compares decoding modes of one package, as a table and as a `plot`."""
 
 from __future__ import annotations
 

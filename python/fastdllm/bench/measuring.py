@@ -1,4 +1,4 @@
-"""Compares decoding modes on prompts of one's own, in one run."""
+"""Compares decoding modes on the user's prompts, in one run."""
 
 from __future__ import annotations
 

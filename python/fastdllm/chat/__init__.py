@@ -1,4 +1,4 @@
-"""A conversation that keeps its messages, and how it looks on a terminal (`view`)."""
+"""A conversation that keeps its messages, and its display on a terminal (`view`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversation: what was said, how it is answered, and the file it is kept in."""
+"""A conversation: its messages, how it is answered, and the file that stores it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Conversation:
         return seen.text, seen.completion
 
     def reset(self) -> None:
-        """Forget what was said, but the system message."""
+        """Delete all messages but the system message."""
         self.messages = [m for m in self.messages[:1] if m["role"] == "system"]
         self.stats = []
 
@@ -118,7 +118,7 @@ class Conversation:
         }
 
     def save(self, path: Path) -> None:
-        """Write the conversation as JSON; a file that is there is replaced when all is written.
+        """Write the conversation as JSON. An existing file is replaced when all is written.
 
         Errors: OSError; fastdllm.Error for a name that no file can have.
         """
@@ -127,7 +127,7 @@ class Conversation:
         write_whole(path, lambda beside: beside.write_text(text + "\n", "utf-8"))
 
     def load(self, path: Path) -> None:
-        """Go on with a saved conversation and its config.
+        """Continue a saved conversation with its config.
 
         Errors: OSError; fastdllm.Error that says what is wrong: this one then stays as it was.
         """
@@ -204,7 +204,7 @@ def _messages(path: Path, found: object) -> list[dict[str, str]]:
 
 
 class _Seen:
-    """What the events of an answer told so far."""
+    """The content of the events of an answer so far."""
 
     def __init__(self) -> None:
         self.text = ""

@@ -1,4 +1,4 @@
-"""An answer that sharpens on a terminal. Needs `rich`, the extra [chat]."""
+"""Shows an answer on a terminal while it is decoded. Needs `rich`, the extra [chat]."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SECONDS = 0.04  # at least, from one drawing to the next
 
 @dataclass(frozen=True)
 class Span:
-    """Neighbours of a canvas that look alike. tint: "sure", "medium", "unsure" or "mask"."""
+    """Neighbouring text with the same colour. tint: "sure", "medium", "unsure" or "mask"."""
 
     text: str
     tint: str
@@ -66,7 +66,7 @@ _STYLES = {"sure": "", "medium": "yellow", "unsure": "red", "mask": "dim"}
 
 
 class LiveAnswer:
-    """Draws the answer in place; what was drawn is taken away at the end.
+    """Draws the answer in place and removes the drawing at the end.
 
     Where it is taller than the terminal its last lines are shown.
     """

@@ -109,7 +109,7 @@ class _Progress:
         self._live = sys.stderr is not None and sys.stderr.isatty()
 
     def show(self, progress: Progress) -> None:
-        """Show how far the job is."""
+        """Show the job's progress."""
         line = f"{progress.rows}/{progress.num_rows} rows"
         if progress.new_rows:
             line += f", {progress.new_rows / progress.seconds:.1f} rows/s"
@@ -124,6 +124,6 @@ class _Progress:
             print(line, file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """Leave the line."""
+        """End the line."""
         if self._live:
             print(file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`fastdllm bench`: decoding modes side by side."""
+"""`fastdllm bench`: compares decoding modes."""
 
 from __future__ import annotations
 

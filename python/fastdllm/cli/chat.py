@@ -42,7 +42,7 @@ def add_chat(command: argparse.ArgumentParser) -> None:
 
 
 def run_chat(options: argparse.Namespace) -> int:
-    """Talk: on a terminal with commands and answers that sharpen, else each line is a turn."""
+    """Chat: on a terminal with commands and live answers, else each line is a turn."""
     from fastdllm.chat import Conversation
     from fastdllm.llm import LLM
 
@@ -50,7 +50,7 @@ def run_chat(options: argparse.Namespace) -> int:
     if sys.stdin is None:
         raise Error("the message is to be read from standard input, which is closed")
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not options.json
-    console = _console() if is_terminal else None  # says what is missing before the model is loaded
+    console = _console() if is_terminal else None  # reports a missing `rich` early
     if options.system is not None:
         _require_text("--system", options.system)
     llm = LLM(options.package, **engine_options_of(options))
@@ -102,7 +102,7 @@ def _print_piece(text: str) -> None:
 
 
 def _answer_lines(conversation: Conversation, *, as_json: bool) -> int:
-    """Answer each line of standard input as it stands; a turn that fails is left out."""
+    """Answer each line of standard input unchanged; a turn that fails is left out."""
     from fastdllm.answer import facts_of
 
     code = 0
@@ -125,7 +125,7 @@ def _answer_lines(conversation: Conversation, *, as_json: bool) -> int:
         elif not as_json:
             print(flush=True)
         if completion is None and not sys.stdin.isatty():
-            raise KeyboardInterrupt  # nobody sits there: the program is meant
+            raise KeyboardInterrupt  # standard input is piped: Ctrl-C ends the program
     return code
 
 
@@ -138,7 +138,7 @@ def _printer(write: Callable[[str], None]) -> Callable[[StreamEvent], None]:
 
 
 class _Terminal:
-    """A conversation with somebody who sits before it."""
+    """A conversation with a person at a terminal."""
 
     def __init__(self, conversation: Conversation, console: Console) -> None:
         self._conversation = conversation
@@ -204,7 +204,7 @@ class _Terminal:
             print(f"(ended by Ctrl-C){left_out}", file=sys.stderr)
 
     def _stop_ids(self) -> frozenset[int]:
-        """Return the tokens behind which nothing is shown."""
+        """Return the tokens that end the shown text."""
         config = self._conversation.config
         if config.ignore_eos or config.stop_at != "token":
             return frozenset()

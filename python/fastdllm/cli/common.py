@@ -27,12 +27,12 @@ def package_command(
 
 
 def print_json(content: object, indent: int | None = 1) -> None:
-    """Print one JSON value; numbers that JSON has no word for are an error."""
+    """Print one JSON value; numbers that JSON cannot hold are an error."""
     print(json.dumps(content, indent=indent, allow_nan=False))
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Say whether a person may be reading."""
+    """Say whether the output is a terminal."""
     return stream is not None and stream.isatty()
 
 

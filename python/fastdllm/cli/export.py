@@ -64,7 +64,7 @@ def _export(options: argparse.Namespace) -> int:
     from fastdllm.export import ExportWarning, export_package
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExportWarning)  # they stand in the summary
+        warnings.simplefilter("ignore", ExportWarning)  # the summary has them
         path = export_package(
             options.checkpoint,
             options.package,

@@ -1,4 +1,4 @@
-"""`fastdllm info` and `fastdllm check`: what a package is, and whether it is right."""
+"""`fastdllm info` and `fastdllm check`: describe a package, and check it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: packages are made, asked, measured, served and shown.
+"""The command line: its parser, with all commands, and its entry point.
 
 Exit codes: 0 success; 1 failure, one line on stderr; 2 wrong usage; 130 interrupted by Ctrl-C.
 """
@@ -45,12 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output left
+    except BrokenPipeError:  # the reader of stdout has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (Error, ImportError, OSError) as problem:
         return _fail(str(problem))
-    except Exception as problem:  # ours to mend, but still one line and not a traceback
+    except Exception as problem:  # a fault of fastdllm, but still one line and not a traceback
         return _fail(f"{type(problem).__name__}: {problem}")
 
 

@@ -84,7 +84,7 @@ def run_serve(options: argparse.Namespace) -> int:
     from fastdllm.serve import serve
     from fastdllm.serve.server import open_socket
 
-    with open_socket(options.host, options.port) as listening:  # before what takes time
+    with open_socket(options.host, options.port) as listening:  # before loading, which is slow
         models = {
             name: _load(options, folder, cache_bytes)
             for name, folder in zip(names, options.packages, strict=True)

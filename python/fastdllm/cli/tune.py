@@ -1,4 +1,4 @@
-"""`fastdllm tune`: its options, its progress, what it prints and writes."""
+"""`fastdllm tune`: its options, its progress, its output and files."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _policy(text: str) -> tuple[str, tuple[float, ...]]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse before the sweep what would be found out after it."""
+    """Check the output files before the sweep, not after it."""
     for name, least in (("count", 1), ("max_new_tokens", 1), ("block_length", 1), ("tolerance", 0)):
         value = getattr(options, name)
         if value is not None and not value >= least:
@@ -184,7 +184,7 @@ class _Progress:
             sys.stderr.flush()
 
     def tell(self, outcome: tune.Outcome) -> None:
-        """Keep what a setting did, and say it."""
+        """Store the result of a setting, and print it."""
         self.outcomes.append(outcome)
         if not self._live and sys.stderr is not None:
             print(
@@ -195,6 +195,6 @@ class _Progress:
             )
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Erase the line."""
         if self._live:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ if _missing:
 
 
 def __getattr__(name: str) -> Any:
-    """Load one half when it is first asked for: a batch job needs no web server."""
+    """Import a name at its first use: a batch job needs no web server."""
     if name == "answer_dataset":
         from fastdllm.ray.batch import answer_dataset
 

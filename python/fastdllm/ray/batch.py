@@ -42,7 +42,7 @@ from fastdllm.version import __version__
 
 ON_ERROR = ("record", "fail")
 _ATTEMPTS = 6  # at a shard whose workers die, before it is held to be the cause
-# What a row can be blamed for; every other error stops the job.
+# Errors that a row can cause; every other error stops the job.
 _ROW_ERRORS = (ConfigError, NumericError, TextError, TypeError, ValueError, OverflowError)
 
 
@@ -203,7 +203,7 @@ def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
 
 
 class _Report:
-    """Adds up what shards say."""
+    """Adds up the counts of shards."""
 
     def __init__(
         self,
@@ -251,7 +251,7 @@ def _run(work: _Work, missing: Sequence[Shard], replicas: int, report: _Report) 
     ).map(
         cast(Any, _Answerer),
         fn_constructor_args=(work,),
-        # The job starts with the replicas that there is room for, and grows with the cluster.
+        # The job starts with the replicas that fit now, and grows with the cluster.
         compute=ray.data.ActorPoolStrategy(
             min_size=max(1, min(room, wanted)), max_size=wanted, max_tasks_in_flight_per_actor=1
         ),
@@ -300,7 +300,7 @@ class _Answerer:
 
 
 def _check_config(llm: LLM, config: GenerationConfig) -> None:
-    """Refuse once what every row would be refused for. Errors: ConfigError."""
+    """Refuse a config that is wrong for every row, once. Errors: ConfigError."""
     token = 0 if llm.engine.package.mask_token_id != 0 else 1
     llm.engine.submit([token], config).cancel()
 

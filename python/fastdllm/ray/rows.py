@@ -24,7 +24,7 @@ _LOOKED_AT = 100  # rows in which a column must appear
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
-    """A file of the input: its name inside the folder, and what tells it from another."""
+    """A file of the input: its name inside the folder, and its size and checksum."""
 
     name: str
     bytes: int

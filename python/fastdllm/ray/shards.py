@@ -1,4 +1,4 @@
-"""The output of a batch job: a file per shard and format, whole or not there.
+"""The output of a batch job: a file per shard and format, complete or missing.
 
 OUTPUT/job.json                      what the job is: it goes on only as the same job
 OUTPUT/parquet/rows-000000000256.parquet   a shard, by the number of its first row
@@ -135,7 +135,7 @@ def shard_path(folder: Path, shard: Shard, name: str) -> Path:
 
 @contextlib.contextmanager
 def attempt(run: Path, shard: Shard, most: int) -> Iterator[None]:
-    """Count in a run's folder how often a shard was begun: who dies with it cannot say so.
+    """Count in a run's folder how often a shard was begun, as a dead worker cannot report it.
 
     Errors: Error for one attempt more than `most`.
     """
@@ -225,7 +225,7 @@ def _check_same(path: Path, job: Mapping[str, Any]) -> None:
 def _difference(found: Any, given: Any, where: str) -> str | None:
     if isinstance(found, dict) and isinstance(given, dict):
         for key in (*given, *(key for key in found if key not in given)):
-            if key == "fastdllm_version":  # for who reads it
+            if key == "fastdllm_version":  # for the reader
                 continue
             name = f"{where}.{key}" if where else key
             inside = _difference(found.get(key), given.get(key), name)
@@ -252,7 +252,7 @@ def _write_json(run: Path, path: Path, content: object) -> None:
 
 @contextlib.contextmanager
 def _written_whole(run: Path, path: Path) -> Iterator[BinaryIO]:
-    """Give a file that appears at its path when all of it is on the disk, or never."""
+    """Yield a file that appears at its path only when all of it is on the disk."""
     beside = run / f"{path.name}.{uuid.uuid4().hex}"
     try:
         with beside.open("wb") as file:

@@ -1,4 +1,4 @@
-"""An HTTP server that speaks OpenAI's protocol: `fastdllm serve`. Needs the extra `serve`.
+"""An HTTP server with OpenAI's API: `fastdllm serve`. Needs the extra `serve`.
 
 >>> from fastdllm.serve import Settings, create_app  # doctest: +SKIP
 >>> app = create_app({"name": fastdllm.LLM("package_dir")}, Settings())  # doctest: +SKIP
@@ -18,7 +18,7 @@ __all__ = ["Settings", "create_app", "serve"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load what needs the extra when first asked for."""
+    """Import the names that need the extra at their first use."""
     if name not in ("create_app", "serve"):
         raise AttributeError(f"module 'fastdllm.serve' has no attribute {name!r}")
     try:

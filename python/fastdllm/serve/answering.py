@@ -1,4 +1,4 @@
-"""The answers of one request under way: all are submitted together, events come as they happen."""
+"""The answers of one running request: submitted together, with events as they happen."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Answers:
             raise
 
     def _put(self, number: int, told: _Told) -> None:
-        """Hand over what happened; called on the engine's thread."""
+        """Queue an event; called on the engine's thread."""
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, (number, told))
 
@@ -155,7 +155,7 @@ class _Infill:
 
 
 def stats_of(completion: Completion, seconds: float) -> Stats:
-    """Return what an answer cost."""
+    """Return the passes and times of an answer."""
     passes = completion.num_passes
     return Stats(
         num_passes=passes,

@@ -1,4 +1,4 @@
-"""The application: routes, what stands around them, and errors in OpenAI's words."""
+"""The application: routes, the gate around them, and errors in OpenAI's form."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def create_app(models: Mapping[str, LLM], settings: Settings | None = None) -> F
         title="fastdllm",
         version=__version__,
         description="Diffusion language models behind OpenAI's routes.",
-        docs_url=None,  # these pages would load scripts from elsewhere
+        docs_url=None,  # these pages would load scripts from other servers
         redoc_url=None,
         redirect_slashes=False,  # a redirection would not be an error in OpenAI's words
     )

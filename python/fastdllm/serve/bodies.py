@@ -1,4 +1,4 @@
-"""JSON as the server takes it: stricter than Python's reader."""
+"""The server's JSON reader, which is stricter than Python's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client's connection: what it asked, and whether it is still there."""
+"""A client's connection: its request, and whether the client is still connected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LAST_WORDS = 1.0  # seconds for a client to take the error that ends its stream
 
 @dataclass(kw_only=True, eq=False)
 class Call:
-    """A request under way and what the log says of it at its end."""
+    """A running request and the fields of its log line."""
 
     request_id: str
     route: str
@@ -44,7 +44,7 @@ class Call:
         return monotonic() - self.started
 
     def cut(self) -> None:
-        """End the request with an error, if it generates: the server stops."""
+        """End the request with an error, if it generates, because the server stops."""
         if self.watch is not None:
             self.watch.cancel()
 
@@ -125,7 +125,7 @@ class EventStream(Response):
                 await asyncio.wait_for(write(error_event(problem), more=False), _LAST_WORDS)
             except TimeoutError:
                 scope.get("fastdllm.abort", lambda: None)()
-                await asyncio.sleep(0)  # until uvicorn has heard of it
+                await asyncio.sleep(0)  # until uvicorn knows it
         finally:
             self._cancel()
 

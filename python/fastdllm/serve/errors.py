@@ -25,7 +25,7 @@ class ErrorFacts(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """Body of every response that is no success."""
+    """Body of every error response."""
 
     error: ErrorFacts
 
@@ -65,17 +65,17 @@ class ClientGone(Exception):
 
 
 def unexpected() -> ApiError:
-    """Return what a client hears of an error that is ours; the log has the rest."""
+    """Return the client's error for a fault of the server; the log has the details."""
     return ApiError(500, "the server met an unexpected error; its log says more", code="internal")
 
 
 def stopped() -> ApiError:
-    """Return what a client hears whose request the server's end cuts."""
+    """Return the client's error for a request that ends because the server stops."""
     return ApiError(503, "the server stopped before the end", code="stopped")
 
 
 def api_error(problem: Exception) -> ApiError | None:
-    """Return what a client hears of an error of fastdllm; None for any other error."""
+    """Return the client's error for an error of fastdllm; None for any other error."""
     message = str(problem)
     match problem:
         case ApiError():
@@ -92,7 +92,7 @@ def api_error(problem: Exception) -> ApiError | None:
 
 
 def named_as_asked(problem: ConfigError, *, prompt: str, limit: str) -> ApiError:
-    """Return what a client hears of it, in the names of the fields that its request has.
+    """Return the client's error, with the names of the request's fields.
 
     prompt: the field that holds the prompt. limit: the one that says max_new_tokens.
     """

@@ -1,4 +1,4 @@
-"""What every request passes before and after its route: names, limits, keys, its id, its log."""
+"""The checks around every route: host names, limits, keys, request id, log line."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def read_host(text: str) -> Host | None:
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether what came to this address came from the same machine."""
+    """Tell whether a request to this address comes from the same machine."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

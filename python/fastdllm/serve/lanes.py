@@ -1,4 +1,4 @@
-"""Threads for text: encoding and rendering take time that the event loop does not have."""
+"""Threads for encoding and rendering, which would block the event loop."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _PER_FORWARD = (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 class _Loads(Collector):
-    """What the engines have to do at the moment of the scrape."""
+    """The engines' load at the time of the scrape."""
 
     def __init__(self, models: Mapping[str, LLM]) -> None:
         self._models = models

@@ -1,4 +1,4 @@
-"""By which names a server may be asked, and from which pages.
+"""The host names that a server accepts, and the pages that may use it.
 
 A page anywhere can have its own name resolve to 127.0.0.1 and then ask a server there as if it came
 from it. The Host header tells: it holds the page's name. And a page can send a request elsewhere

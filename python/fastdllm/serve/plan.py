@@ -1,4 +1,4 @@
-"""From a request's body to what the engine is asked: everything that can be refused is, here."""
+"""Turns a request's body into engine requests; all refusals happen here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastdllm.serve.serving import Serving
 from fastdllm.serve.settings import Settings
 from fastdllm.text import TooManyTokens, Variables
 
-_AROUND = 16  # characters that count for what stands around a message
+_AROUND = 16  # characters that a template may put around a message
 _INT64 = 2**63
 
 
@@ -118,7 +118,7 @@ async def questions_of(
             raise too_long(str(tokens), settings, _field(raw))
         room = llm.engine.package.max_context_length - tokens
         first = _config(body, settings, room)
-        if body.seed is None:  # else all who name none would get the same answer
+        if body.seed is None:  # else all requests without a seed would get the same answer
             first = _with_seed(first, secrets.randbits(63))
         configs = (first, *(_with_seed(first, first.seed + i) for i in range(1, answers)))
         found.append(Question(ids=ids, suffix_ids=suffix_ids, configs=configs))

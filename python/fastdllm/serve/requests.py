@@ -21,7 +21,7 @@ Refused = Mapping[str, tuple[Any, ...]]
 _OF_REQUESTS: Refused = {
     "tools": ([],),
     "tool_choice": ("none",),
-    "parallel_tool_calls": (True, False),  # says nothing without tools
+    "parallel_tool_calls": (True, False),  # has no meaning without tools
     "functions": ([],),
     "function_call": ("none",),
     "response_format": ({"type": "text"},),
@@ -54,7 +54,7 @@ _OF_MESSAGES: Refused = {
 _WHY = {
     "top_logprobs": "; a token's own probability is kept, those of others are not",
 }
-_NEUTRAL = {"top_k": -1}  # values of options that ask for nothing elsewhere
+_NEUTRAL = {"top_k": -1}  # values of other servers' options that have no effect
 _MAX_MESSAGES = 4096  # of a conversation, and parts of a message
 _MAX_PROMPTS = 1024
 
@@ -219,7 +219,7 @@ class GenerationBody(OptionFields):
     ) = None
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
 
-    # These change no answer. They are taken as they come and not read.
+    # These change no answer. They are accepted and ignored.
     user: Any = None
     metadata: Any = None
     store: Any = None

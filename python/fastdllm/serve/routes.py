@@ -1,4 +1,4 @@
-"""The routes. They are plain functions: FastAPI keeps them for ever, and so what they hold."""
+"""The routes. They are plain functions: FastAPI never releases them or what they hold."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ async def chat(body: ChatRequest, request: Request) -> Response:
 
 @router.post("/v1/completions", responses=_done(TextCompletion, _STREAM) | _GENERATES)
 async def completions(body: CompletionRequest, request: Request) -> Response:
-    """Go on with a text or texts, taken as they stand."""
+    """Continue texts, without chat template."""
     return await _generate(body, request)
 
 
 async def _while_there(request: Request, work: Awaitable[T]) -> T:
-    """Do what comes before an answer, unless the client leaves or its time is over."""
+    """Await the work before an answer, unless the client leaves or its time is over."""
     call = call_of(request)
     left = serving_of(request).settings.request_seconds - call.seconds()
     return await while_connected(call, request.receive, work, left)

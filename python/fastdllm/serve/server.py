@@ -24,7 +24,7 @@ from fastdllm.serve.errors import ApiError
 from fastdllm.serve.serving import Serving
 from fastdllm.serve.settings import Settings
 
-_LAST_SECONDS = 1.0  # for requests that are cut to tell their clients
+_LAST_SECONDS = 1.0  # for cancelled requests to send their clients the error
 _MAX_FRAMING = 8  # times the largest body: a chunk of one byte takes six
 
 

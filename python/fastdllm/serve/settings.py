@@ -1,4 +1,4 @@
-"""What a server allows."""
+"""Limits and keys of a server."""
 
 from __future__ import annotations
 

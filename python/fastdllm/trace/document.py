@@ -40,7 +40,7 @@ class PassFacts(TypedDict):
 
 
 class AnswerCost(TypedDict):
-    """What an answer took.
+    """The passes and seconds of an answer.
 
     tokens_per_forward: completion_tokens, which count no padding, by num_passes. seconds: from the
     request to its end.
@@ -57,7 +57,7 @@ class AnswerCost(TypedDict):
 
 
 class CompletionFacts(AnswerCost):
-    """An answer's end: what Completion and its stats say."""
+    """The end of an answer: the fields of Completion and its stats."""
 
     text: str
 

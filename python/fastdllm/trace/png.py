@@ -1,4 +1,4 @@
-"""A trace as a picture: which positions each pass unmasked, and how sure. Needs matplotlib."""
+"""A trace as a picture: the positions each pass unmasked, with confidences. Needs matplotlib."""
 
 from __future__ import annotations
 

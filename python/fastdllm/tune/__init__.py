@@ -1,4 +1,4 @@
-"""The best rule and cache for prompts of one's own: a sweep, its report and its `plot`."""
+"""Finds the best rule and cache for the user's prompts: a sweep, its report and its `plot`."""
 
 from __future__ import annotations
 

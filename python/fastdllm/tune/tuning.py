@@ -1,4 +1,4 @@
-"""Sweeps decoding rules over one's own prompts: quality against passes.
+"""Sweeps decoding rules over the user's prompts: quality against passes.
 
 A setting is a rule with its number (threshold 0.9) and a cache. All of them answer the same
 problems, many at once, beside the most careful setting: one token per pass without a cache.
@@ -55,7 +55,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a setting did. quality: in [0, 1]. tokens: up to the ends of the answers."""
+    """The results of a setting. quality: in [0, 1]. tokens: up to the ends of the answers."""
 
     setting: Setting
     quality: float
@@ -258,7 +258,7 @@ def _answer(
     config: GenerationConfig,
     on_answer: Callable[[int], None],
 ) -> list[Completion]:
-    """Answer all prompts together, as LLM.generate does, and tell how far that is."""
+    """Answer all prompts together, as LLM.generate does, and report progress."""
     from fastdllm.answer import Answer, start_all
 
     answers = [Answer(llm.engine, llm.codec, ids, config) for ids in prompts]

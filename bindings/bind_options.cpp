@@ -1,4 +1,4 @@
-// The table of options in Python, and what options of several structs have in common.
+// The table of options in Python, and code shared by the options of several structs.
 #include "option_values.hpp"
 
 #include "threads.hpp"
@@ -9,7 +9,7 @@ using namespace nb::literals;
 namespace fastdllm::python {
 namespace {
 
-/// A row as Python has it.
+/// A row of the table as a Python object.
 struct PyOption {
   OptionInfo info;
   std::string annotation;

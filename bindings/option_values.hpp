@@ -1,4 +1,4 @@
-// Options of the table as Python has them: types, values, keywords.
+// Options of the table in Python: types, values, keywords.
 #pragma once
 
 #include <nanobind/stl/optional.h>

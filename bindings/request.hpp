@@ -1,4 +1,4 @@
-// A request as Python has it: its callbacks, and how a thread waits for it.
+// A request in Python: its callbacks, and how a thread waits for it.
 #pragma once
 
 #include <chrono>
@@ -32,7 +32,7 @@ struct PyRequest {
   Request request;
   std::shared_ptr<Shared> raised = std::make_shared<Shared>();  // by on_commit
 
-  /// Waits with an eye on Ctrl-C, which ends a `blocking` call's request. False: `until` came
+  /// Waits and checks for Ctrl-C, which ends a `blocking` call's request. False: `until` came
   /// first.
   [[nodiscard]] bool wait(std::optional<Clock::time_point> until, bool blocking) const;
   /// Of a request that has ended. Errors: also what on_commit raised.

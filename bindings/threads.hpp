@@ -1,4 +1,4 @@
-// Threads, the GIL and Ctrl-C: how Python's threads and the engines' come and go while requests
+// Threads, the GIL and Ctrl-C: how Python's and the engines' threads work together while requests
 // run, and when the interpreter shuts down.
 //
 // A thread that asks for the GIL while the interpreter shuts down never gets it: Python ends the
@@ -109,7 +109,7 @@ struct Made {
   T value;
 };
 
-/// Lets go of the GIL.
+/// Releases the GIL.
 class Released {
  public:
   Released();

@@ -31,7 +31,7 @@ void answer(LLM& llm, std::vector<Message>& messages, const GenerationConfig& co
     printer.finish(completion);
   }
   messages.push_back({"assistant", completion.text});
-  // Where nobody sits before the terminal, Ctrl-C means the program.
+  // If standard input is not a terminal, Ctrl-C ends the program.
   if (InterruptGuard::interrupted() && !reads_from_terminal()) throw Interrupted();
 }
 

@@ -1,4 +1,4 @@
-// fastdllm-cli check: checks a package on the machine that is to run it.
+// fastdllm-cli check: checks a package on the machine where it will run.
 #include <algorithm>
 #include <cerrno>
 #include <cmath>

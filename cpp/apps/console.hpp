@@ -9,7 +9,7 @@
 
 namespace fastdllm::cli {
 
-/// Whoever read our output has left: nothing more to say.
+/// The reader of our output has closed it.
 class BrokenPipe : public std::runtime_error {
  public:
   BrokenPipe() : std::runtime_error("standard output was closed") {}

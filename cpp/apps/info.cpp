@@ -1,4 +1,4 @@
-// fastdllm-cli info: what a package is, or what this build can do.
+// fastdllm-cli info: facts of a package, or what this build can do.
 #include <fastdllm/version.h>
 #include <algorithm>
 #include <cstdio>

@@ -1,4 +1,4 @@
-// Inference libraries are found at run time: who embeds fastdllm chooses their versions.
+// Finds inference libraries at run time, so that the user chooses their versions.
 #pragma once
 
 #include <string>

@@ -11,7 +11,7 @@ fastdllm_status settle(fastdllm_request& request) noexcept {
   }
   Answer answer;
   Failure failure;
-  // Without the lock: the engine's own thread, which waits for nobody, must get past it.
+  // Without the lock, because the engine's own thread must not wait for it.
   const fastdllm_status status = guard(failure, [&] { answer = request.wait(); });
   if (status != FASTDLLM_OK && !request.wait_for({})) return FASTDLLM_NOT_DONE;
   const std::lock_guard lock(request.mutex);

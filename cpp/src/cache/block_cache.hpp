@@ -1,4 +1,4 @@
-// The K/V rows that a request's passes hand on to later ones.
+// The K/V rows of a request that later passes reuse.
 #pragma once
 
 #include <array>
@@ -32,7 +32,7 @@ class BlockCache {
              std::uint64_t& clock);
 
   /// Makes room for `capacity` rows among the refreshed ones and gives them `length`, of which the
-  /// first `visible` are to be attended to; what was refreshed is gone.
+  /// first `visible` are attended to; the old refreshed rows are dropped.
   void refresh(std::int64_t capacity, std::int64_t length, std::int64_t visible);
   void drop_refreshed() noexcept;
   /// The refreshed rows become the committed ones, of these tokens.

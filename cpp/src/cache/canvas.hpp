@@ -1,4 +1,4 @@
-// The token row a request works on: given tokens, and masked ones until they are committed.
+// The tokens of a request: given ones, and masked ones until they are committed.
 #pragma once
 
 #include <cstdint>

@@ -285,7 +285,7 @@ void Model::bind_logit_rows() {
               view_of(float32, logits_, {batch_, logit_rows_, package_.vocab_size}), logits);
 }
 
-// Only a feed that has the run to itself keeps rows.
+// Only a feed that is alone in its run keeps rows.
 void Model::bind_present() {
   BlockCache& cache = *feeds_[0]->cache;
   const Pass& pass = *feeds_[0]->pass;

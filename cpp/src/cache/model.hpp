@@ -1,4 +1,4 @@
-// Runs passes: fills the graph's inputs from a plan, binds the block cache, hands back predictions.
+// Runs passes: fills the graph's inputs from a plan, binds the block cache, returns predictions.
 #pragma once
 
 #include <cstdint>
@@ -63,7 +63,7 @@ class Model {
   /// then as they were.
   void run(std::span<Feed* const> feeds);
 
-  /// Bytes of K/V copies that may stand side by side for shared runs, from now on.
+  /// The limit of bytes of stacked K/V copies for shared runs, from now on.
   void limit_stacks(std::int64_t bytes) noexcept;
 
   [[nodiscard]] const PackageInfo& package() const noexcept { return package_; }

@@ -1,4 +1,4 @@
-// One graph run, described without tensors, and who plans it.
+// The plan of one graph run, without tensors, and the planner.
 #pragma once
 
 #include <cstdint>

@@ -18,7 +18,8 @@ bool ranks_by_probability(Remasking remasking) {
          remasking == Remasking::margin;
 }
 
-// Of these rules one decides how many positions a pass commits; the older two may stand together.
+// Only one of these rules decides how many positions a pass commits. threshold and factor may both
+// be set.
 void require_one_rule(const GenerationConfig& config) {
   const bool older = config.threshold || config.factor;
   if (config.frechet && (older || config.entropy_bound)) {

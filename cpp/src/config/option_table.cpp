@@ -1,4 +1,4 @@
-// What the table of options says of itself, and the checks that follow from it.
+// Names, types and ranges from the table of options, as text, and the checks that follow from it.
 #include "config/option_table.hpp"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Options by name, as text: what command lines, services and scripts have.
+// Options by name, as text, for command lines, services and scripts.
 #include <algorithm>
 #include <array>
 #include <charconv>

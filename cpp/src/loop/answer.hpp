@@ -1,4 +1,4 @@
-// The new tokens of a request: what a pass commits, what the caller is told, and where they end.
+// The new tokens of a request: commits them, calls the callback, and finds the end of the answer.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace fastdllm {
 
-/// What a caller is told of a pass beside its commits.
+/// What a callback gets about a pass beside its commits.
 struct PassReport {
   std::int64_t step = 0;    // within the request
   std::int64_t number = 0;  // of the block
@@ -31,7 +31,7 @@ class Answer {
   void begin_pass() noexcept;
   /// Writes a token. Positions behind the tokens asked for are decoded with their block, not told.
   void commit(std::int64_t position, std::int32_t token_id, double confidence);
-  /// Tells the caller of the pass; false ends the generation.
+  /// Calls the callback for the pass; false ends the generation.
   [[nodiscard]] bool report(const PassReport& pass) const;
 
   /// Whether the tokens end the generation after a pass, or after a block was finished. Tokens that

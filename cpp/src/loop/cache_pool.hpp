@@ -1,4 +1,4 @@
-// The memory of K/V rows: what each request may come to hold, and the caches of conversations.
+// The memory of K/V rows: reserved for running requests, and kept for conversations.
 #pragma once
 
 #include <atomic>
@@ -13,7 +13,7 @@
 
 namespace fastdllm {
 
-/// Half of the machine's physical memory, in bytes: what is used where no limit is given.
+/// Half of the machine's physical memory, in bytes: the default limit.
 [[nodiscard]] std::int64_t half_of_memory() noexcept;
 
 /// Bytes of a row's keys and values in all layers.
@@ -38,19 +38,19 @@ struct Lease {
   [[nodiscard]] std::int64_t bytes() const noexcept { return own + stacked; }
 };
 
-/// Sets memory aside for requests within `cache_bytes`, and keeps the caches of those that have
+/// Reserves memory for requests within `cache_bytes`, and keeps the caches of those that have
 /// ended, oldest first, for requests that begin with the same tokens: at most max_batch of them,
-/// and as long as nobody else wants their memory. Of one thread, but for lease() and used_bytes().
+/// until their memory is needed. For one thread only, but for lease() and used_bytes().
 class CachePool {
  public:
   /// session, package: borrowed. shares_runs: requests have copies of their rows side by side.
   CachePool(Session& session, const PackageInfo& package, const EngineLimits& limits,
             bool shares_runs);
 
-  /// What a request will need; nothing is set aside yet. Errors: Error{bad_config}, which begins
+  /// What a request will need; nothing is reserved yet. Errors: Error{bad_config}, which begins
   /// with `who`, for more than there can ever be.
   [[nodiscard]] Lease lease(const CacheNeeds& needs, std::string_view who = "the request") const;
-  /// Sets the lease's memory aside. False: there is no room now.
+  /// Reserves the lease's memory. False: there is not enough now.
   [[nodiscard]] bool admit(Lease& lease) noexcept;
   /// Gives an admitted lease its cache: the former one that it can go on from best, else one to
   /// write over, else a new one. rows_to_reuse: committed rows of a cache that it would go on from.
@@ -58,7 +58,7 @@ class CachePool {
   /// Ends a lease, admitted or not. Its cache is kept.
   void give_back(Lease& lease);
 
-  /// Set aside for the requests that were admitted.
+  /// Reserved for the admitted requests.
   [[nodiscard]] std::int64_t used_bytes() const noexcept { return used_bytes_.load(); }
   /// Of these, for the copies side by side.
   [[nodiscard]] std::int64_t stacked_bytes() const noexcept { return stacked_bytes_; }

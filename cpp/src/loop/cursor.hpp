@@ -1,5 +1,5 @@
-// Where a request stands on its canvas: the block, the part of it that is decoded, what comes
-// first.
+// The position of a request on its canvas: the block, the range of it that is decoded, and whether
+// its first token is decoded before the rest.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ class Cursor {
   [[nodiscard]] bool is_deferred() const noexcept { return config_.deferred_window.has_value(); }
   [[nodiscard]] std::int64_t number() const noexcept { return number_; }  ///< of the block
   [[nodiscard]] const BlockRange& block() const noexcept { return block_; }
-  /// What is decoded now: the sub-block, else the block.
+  /// The range that is decoded now: the sub-block, else the block.
   [[nodiscard]] const BlockRange& range() const noexcept { return range_; }
   /// No pass over the range is planned yet.
   [[nodiscard]] bool is_fresh() const noexcept { return fresh_; }

@@ -144,7 +144,7 @@ struct Engine::State {
   State(const State&) = delete;
   State& operator=(const State&) = delete;
 
-  // `make_canvas` allocates, where nothing that can be told from numbers speaks against it.
+  // `make_canvas` allocates: it is called only after all checks of numbers have passed.
   template <typename MakeCanvas>
   Request submit(const GenerationConfig& config, const RequestMemory& memory, bool infills,
                  const MakeCanvas& make_canvas, CommitCallback on_commit, DoneCallback on_done) {

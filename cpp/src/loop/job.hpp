@@ -1,4 +1,4 @@
-// A request on its way, and the thread that serves it.
+// A submitted request, and the thread that serves it.
 #pragma once
 
 #include <sys/types.h>

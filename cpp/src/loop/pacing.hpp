@@ -1,4 +1,4 @@
-// How fast a request goes: what a pass commits by the schedule, and when the cache is refreshed.
+// The schedule of a request: how many positions a pass commits, and when the cache is refreshed.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ class Pacing {
   /// A pass has committed so many positions.
   void count_pass(std::int64_t commits) noexcept;
 
-  /// So much has happened since the last refresh that the next pass is one.
+  /// Whether the next pass is a refresh, by the passes and tokens since the last one.
   [[nodiscard]] bool wants_refresh() const noexcept;
   /// The next pass is a refresh.
   void count_refresh() noexcept { passes_since_refresh_ = commits_since_refresh_ = 0; }

@@ -1,4 +1,4 @@
-// What the passes of a request came to.
+// Counts the passes of a request.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// What a request needs of memory, told from its numbers before anything is allocated.
+// The memory that a request needs, computed from its numbers before anything is allocated.
 #pragma once
 
 #include <cstdint>

@@ -5,7 +5,7 @@
 namespace fastdllm {
 namespace {
 
-// Fewer reused rows would not be worth the pass that drops what stands behind them.
+// Reusing fewer rows than this would save less than the pass costs that drops the rows behind them.
 constexpr std::int64_t min_rows_worth_a_cut = 128;
 // A deferred window is anchored anew after so many tokens (arXiv 2601.02076).
 constexpr std::int64_t default_refresh_tokens = 16;

@@ -1,4 +1,4 @@
-// What a request comes to before it runs: its options as they apply to it, and what it may take.
+// The resolved options of a request before it runs, and the most that it may need.
 #pragma once
 
 #include <cstdint>

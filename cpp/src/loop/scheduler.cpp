@@ -96,7 +96,7 @@ void Scheduler::stop() noexcept {
 }
 
 // A callback may have forked: the other process has no other thread and nobody who waits, so this
-// one ends there without a touch of what others may have locked.
+// one ends there without touching what other threads may have locked.
 void Scheduler::serve() {
   serving_->id.store(std::this_thread::get_id());
   while (wait_for_work()) {

@@ -50,7 +50,7 @@ void Scheduler::finish() {
   }
 }
 
-// Takes up waiting requests, first come first. Cancelled ones need no room.
+// Admits waiting requests in order of arrival. Cancelled ones need no memory.
 void Scheduler::admit() {
   const std::lock_guard lock(mutex_);
   const auto cancelled = [](const std::shared_ptr<Job>& job) { return job->cancelled.load(); };
@@ -98,7 +98,7 @@ void Scheduler::choose() {
   });
 }
 
-// Returns why it failed, or nothing.
+// Returns the error, or nothing.
 std::exception_ptr Scheduler::run() {
   feeds_.clear();
   for (const std::size_t i : group_) feeds_.push_back(running_[i]->feed);

@@ -1,4 +1,4 @@
-// Token editing: a pass overwrites tokens of its range where it is sure of another.
+// Token editing: a pass overwrites tokens of its range if another one has a high confidence.
 #pragma once
 
 #include <cstddef>

@@ -8,8 +8,8 @@ constexpr double peers = 2.0;
 // A request is next when this many times the rows it wants were computed for others: long enough
 // that those of its size can come to want the same shapes and share its run.
 constexpr std::int64_t patience = 16;
-// Rows of runs that it was too large to join count so often. It waits for nothing there, and among
-// new short requests its patience is all that a long one can count on.
+// Rows of runs that it was too large to join count this many times. It gains nothing from them, and
+// among new short requests a long one runs only because it has waited.
 constexpr std::int64_t too_large_to_join = 2;
 
 std::size_t index_of_next(std::span<const Turn> turns) noexcept {

@@ -1,4 +1,4 @@
-// Who is next among the requests under way, and who shares its graph run: values in, values out.
+// Chooses the running requests of the next graph run. Pure functions.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 namespace fastdllm {
 
-/// What the choice knows of a request.
+/// What the choice depends on.
 struct Turn {
   double size = 0.0;           ///< rows that it may take at most
   std::int64_t rows = 0;       ///< of the pass that it wants
@@ -28,7 +28,7 @@ using CanShare = std::function<bool(std::size_t, std::size_t)>;
                                                     std::int64_t max_batch,
                                                     const CanShare& can_share);
 
-/// Writes down that the requests of choose_turns() had their passes, and the others waited.
+/// Records that the requests of choose_turns() had their passes, and the others waited.
 void note_run(std::span<Turn> turns, std::span<const std::size_t> chosen);
 
 }  // namespace fastdllm

@@ -44,7 +44,7 @@ void UnmaskLoop::start(BlockCache& cache) {
   }
 }
 
-// --- Plan a pass; somebody else runs it ---
+// --- Plan a pass, which the scheduler runs ---
 
 const Pass* UnmaskLoop::plan() {
   while (!ended_) {
@@ -81,7 +81,7 @@ const Pass* UnmaskLoop::plan_decode() {
   return &planner_.plan(cursor_.block(), range, wanted_, refresh, last);
 }
 
-// --- Take what it predicts ---
+// --- Choose and commit from its predictions ---
 
 void UnmaskLoop::take() {
   tally_.count(feed_, batch());

@@ -72,7 +72,7 @@ std::string load_onnxruntime(const std::string& library) {
                        path_of(process.handle), " before, and holds one: name that file or none"));
   }
 
-  // ONNX Runtime's own telemetry is on by default; nobody who embeds this asked for it.
+  // ONNX Runtime's own telemetry is on by default; users of fastdllm did not ask for it.
   setenv("ORT_DISABLE_TELEMETRY", "1", 0);
   void* handle = open_onnxruntime(library);
   const OrtApiBase& base = api_base(handle);

@@ -48,7 +48,7 @@ class Context {
 
   /// Puts the copies and the run on the stream.
   void run();
-  /// Whatever was said is to be said again.
+  /// Makes the next run tell TensorRT everything again.
   void forget() noexcept;
 
  private:

@@ -1,4 +1,4 @@
-// What stands beside an engine and says what it was made from and for; see export/PACKAGE.md.
+// The record beside an engine: its package, GPU and compiler; see export/PACKAGE.md.
 #pragma once
 
 #include <filesystem>

@@ -23,9 +23,9 @@ namespace fastdllm {
 
 /// Serves requests on its own thread, pass by pass. Requests are admitted in order of arrival while
 /// the batch and the memory (CachePool) have room; a free place is used in the very next graph run.
-/// Running requests get shares of the time (choose_turns). A share falls with the square of the rows
-/// that a request may compute, so a long request does not hold up a short one, and equal ones take
-/// turns. Requests of about the same size whose passes have the same shapes share a graph run.
+/// Running requests get shares of the time (choose_turns). A share falls with the square of the
+/// rows that a request may compute, so a long request does not hold up a short one, and equal ones
+/// take turns. Requests of about the same size whose passes have the same shapes share a graph run.
 class Scheduler : public std::enable_shared_from_this<Scheduler> {
  public:
   Scheduler(PackageInfo package, std::unique_ptr<Session> session, const EngineLimits& limits);

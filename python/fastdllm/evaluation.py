@@ -1,7 +1,7 @@
 """fastdllm as a model of lm-evaluation-harness (`lm_eval`), which has the tasks.
 
 Importing this module makes `fastdllm` a model of lm_eval in this process; `fastdllm eval` is
-lm_eval's command line with it. EVALUATION.md has the commands.
+lm_eval's command line with it. docs/evaluation.md has the commands.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Several engines on a Ray cluster: an application of Ray Serve and a batch job of Ray Data.
 
-Needs the extra: pip install 'fastdllm[ray]'. See python/SCALING.md.
+Needs the extra: pip install 'fastdllm[ray]'. See docs/ray.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics. SERVING.md lists the names."""
+"""The metrics for Prometheus at /metrics. docs/serving.md lists the names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public forms of quantized matrices, each as the numbers that it stands for."""
+"""Converts the published forms of quantized matrices to numbers."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ cache itself, or goes tile by tile; a sum and the norm behind it are one operato
 is the same. Graphs for other runtimes (fp16, opset 20) keep to standard operators.
 
 That operator shares no K/V heads among heads. Where they are shared, K and V are repeated for it
-when it goes tile by tile, and the standard Attention stands in its place beside a cache.
+when it works tile by tile, and the standard Attention replaces it beside a cache.
 """
 
 from __future__ import annotations

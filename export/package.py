@@ -178,7 +178,7 @@ def file_entries(
 ) -> dict[str, Any]:
     """Return size and SHA-256 of every file (or `only` these) by name.
 
-    progress is told the bytes read.
+    progress is called with the bytes read.
     """
     entries = {}
     for file in sorted(folder.iterdir()):

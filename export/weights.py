@@ -278,7 +278,7 @@ def write_weights(
 ) -> None:
     """Stream every weight into one file and point the initializers at it.
 
-    read: returns a parameter's tensor. progress: is told the bytes written.
+    read: returns a parameter's tensor. progress: called with the bytes written.
     """
     end = 0
     with path.open("wb") as file:

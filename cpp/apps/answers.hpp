@@ -41,7 +41,7 @@ auto wait_or_throw(const AnyRequest& request) {
 }
 
 /// Submits `count` requests, submit(0) first; where the engine has no place for one, waits for the
-/// oldest under way. What is wrong with one is thrown before anything is printed.
+/// oldest running one. An error of one is thrown before anything is printed.
 template <typename Submit>
 auto submit_all(std::size_t count, const Submit& submit) {
   std::vector<decltype(submit(0))> requests;

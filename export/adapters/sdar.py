@@ -20,7 +20,7 @@ from fastdllm.export.adapters.decoder import decoder_names, decoder_spec
 
 
 class SDAR(Adapter):
-    """The dense SDAR checkpoints; head_dim stands in the config and need not divide anything."""
+    """The dense SDAR checkpoints; head_dim is a key of the config and need not divide anything."""
 
     family = "sdar"
     model_types = ("sdar",)

@@ -20,7 +20,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def sha256_of_file(path: Path, progress: Callable[[int], None] | None = None) -> str:
-    """Return the hexadecimal SHA-256 of a file; progress is told the bytes read."""
+    """Return the hexadecimal SHA-256 of a file; progress is called with the bytes read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -60,7 +60,7 @@ def check_package(
     """Check schema, checksums, the graph against stored probes, tokenizer and chat template.
 
     Yields a result per check, in that order; a bad schema ends the list, since nothing after it
-    would mean anything. progress is told the bytes hashed. engine_options: Engine's keywords.
+    would mean anything. progress gets the bytes hashed. engine_options: Engine's keywords.
     """
     folder = Path(package_dir)
     try:

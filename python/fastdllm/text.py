@@ -159,7 +159,7 @@ class TextCodec:
             self.chat_template = ChatTemplate(source, named)
 
     def encode(self, text: str, *, most: int | None = None) -> list[int]:
-        """Encode text as it stands; special tokens written in it are recognized.
+        """Encode text unchanged; special tokens written in it are recognized.
 
         Errors: TooManyTokens of a text that is too long, at sight, to have at most `most`.
         """
@@ -295,11 +295,11 @@ class TextStream:
         if not text.startswith(self.text):  # a decoder that rewrites its end
             if not final:
                 return ""
-            # What was given out cannot be taken back; the rest is not lost.
+            # Text that was returned cannot be taken back; the rest is not lost.
             pairs = zip(text, self.text, strict=False)
             start = next((i for i, (a, b) in enumerate(pairs) if a != b), min(start, len(text)))
         end = len(text)
-        # What was given out begins no stop string, so the search goes on behind it.
+        # Text that was returned begins no stop string, so the search continues behind it.
         found = [
             (at + len(s), at, s) for s in self._stop_strings if (at := text.find(s, start)) >= 0
         ]

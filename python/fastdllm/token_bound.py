@@ -79,7 +79,7 @@ def _shrinks(normalizer: Any) -> int | None:
 
 
 def _keeps_all(pre_tokenizer: Any) -> bool:
-    """Tell whether all of a text comes to the model."""
+    """Tell whether no part of a text is dropped."""
     return all(
         part.get("type") in _KEEPS and part.get("behavior", "Isolated").lower() != "removed"
         for part in _parts(pre_tokenizer, "pretokenizers")

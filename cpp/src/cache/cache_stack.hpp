@@ -1,4 +1,4 @@
-// K/V rows of several requests, one after another in memory, as one graph run wants them.
+// K/V rows of several requests, one after another in memory, for one graph run.
 #pragma once
 
 #include <cstdint>

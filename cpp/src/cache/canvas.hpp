@@ -67,7 +67,7 @@ class Canvas {
   /// Positions of the range that were not given, likewise.
   [[nodiscard]] std::span<const std::int64_t> generated(const BlockRange& range);
 
-  /// Fills a position, or fills it anew; the id is no mask token.
+  /// Fills or overwrites a position; the id is no mask token.
   void commit(std::int64_t position, std::int32_t token_id) noexcept {
     ids_[static_cast<std::size_t>(position)] = token_id;
   }

@@ -100,7 +100,7 @@ class Model {
   bool equal_shapes_;
   std::vector<std::optional<TensorView>> bound_inputs_, bound_outputs_;
 
-  // The run under way.
+  // The current run.
   std::vector<Feed*> feeds_, unordered_;
   std::vector<CacheStack::Entry> entries_;
   std::int64_t batch_ = 0;

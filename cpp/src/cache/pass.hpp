@@ -76,7 +76,7 @@ class PassPlanner {
   /// Rows behind the block that its steps feed.
   [[nodiscard]] std::int64_t suffix_rows_of_step(const BlockRange& block) const noexcept;
 
-  /// The most K/V rows that any pass hands back.
+  /// The most K/V rows that any pass returns.
   [[nodiscard]] std::int64_t max_cached_rows() const noexcept;
   /// The most rows that any pass feeds.
   [[nodiscard]] std::int64_t max_fed_rows() const noexcept;

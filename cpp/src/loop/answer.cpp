@@ -60,7 +60,7 @@ std::optional<FinishReason> Answer::ended_by_tokens() {
 std::optional<FinishReason> Answer::ended_by_block(const BlockRange& block) {
   filled_blocks_end_ = block.end - canvas_.answer_start();
   if (holds_stop_token()) return FinishReason::stop;
-  // What is masked behind the answer only fills up the last block: nobody asked for it.
+  // Masks behind the answer only fill up the last block; they are not part of the request.
   if (canvas_.filled_length() < std::ssize(canvas_.answer())) return std::nullopt;
   return FinishReason::length;
 }

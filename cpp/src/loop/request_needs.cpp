@@ -7,7 +7,7 @@ namespace {
 
 // Reusing fewer rows than this would save less than the pass costs that drops the rows behind them.
 constexpr std::int64_t min_rows_worth_a_cut = 128;
-// A deferred window is anchored anew after so many tokens (arXiv 2601.02076).
+// A deferred window is moved after this many committed tokens (arXiv 2601.02076).
 constexpr std::int64_t default_refresh_tokens = 16;
 
 bool is_block_causal(const PackageInfo& package) noexcept {

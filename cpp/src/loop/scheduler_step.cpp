@@ -11,7 +11,7 @@
 namespace fastdllm {
 namespace {
 
-// Of the exception that is being handled, for who waits for the request.
+// The error of the exception that is being handled, for callers that wait for the request.
 std::exception_ptr problem_of(std::string_view what) {
   try {
     throw;

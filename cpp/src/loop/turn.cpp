@@ -5,7 +5,7 @@ namespace {
 
 // Requests of more than this times the next one's size do not join its pass: they would slow it.
 constexpr double peers = 2.0;
-// A request is next when this many times the rows it wants were computed for others: long enough
+// A request is next when this many times its next pass's rows were computed for others: long enough
 // that those of its size can come to want the same shapes and share its run.
 constexpr std::int64_t patience = 16;
 // Rows of runs that it was too large to join count this many times. It gains nothing from them, and

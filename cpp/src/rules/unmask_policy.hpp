@@ -53,7 +53,7 @@ class StepSchedule {
   std::optional<float> eps_;
 };
 
-/// What a pass says of the masked positions that it may commit, in ascending order of position.
+/// Scores of the masked positions that a pass may commit, in ascending order of position.
 struct Candidates {
   std::span<const double> scores;       ///< what ranks them, best first; no NaN
   std::span<const double> entropies{};  ///< nats, one per score; read by entropy_bound only

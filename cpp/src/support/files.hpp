@@ -1,4 +1,4 @@
-// Reads a package's files: one that is missing and one that cannot be read are told apart.
+// Reads a package's files, with different errors for missing and unreadable ones.
 #pragma once
 
 #include <cerrno>
@@ -24,7 +24,7 @@ namespace fastdllm {
                     : concat(path.string(), ": cannot be read: ", problem.message()));
 }
 
-/// What the system says of the last call that failed.
+/// The system's message for the last call that failed.
 [[nodiscard]] inline std::error_code last_problem() {
   return {errno == 0 ? EIO : errno, std::generic_category()};
 }

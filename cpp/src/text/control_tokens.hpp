@@ -1,4 +1,4 @@
-// Control tokens that somebody writes inside a message are text: they end and mask nothing.
+// Control tokens written inside a message are encoded as text: they neither end nor mask it.
 #pragma once
 
 #include <cstdint>

@@ -22,7 +22,7 @@ ROLES = ("system", "user", "assistant")
 
 
 class TurnStats(AnswerCost):
-    """What a turn cost. reused_rows: None where Ctrl-C ended the answer, before it was told."""
+    """Passes and times of a turn. reused_rows: None if Ctrl-C ended the answer before its end."""
 
     reused_rows: int | None
 

@@ -60,7 +60,7 @@ def run_batch(options: argparse.Namespace) -> int:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except Exception:
-        progress.end()  # the error stands in a line of its own
+        progress.end()  # the error gets its own line
         raise
     progress.end()
     print(json.dumps(asdict(summary)))

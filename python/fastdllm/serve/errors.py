@@ -61,7 +61,7 @@ class ApiError(Exception):
 
 
 class ClientGone(Exception):
-    """The client closed its connection: nobody reads an answer."""
+    """The client closed its connection."""
 
 
 def unexpected() -> ApiError:

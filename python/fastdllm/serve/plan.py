@@ -132,7 +132,7 @@ def _field(raw: bool) -> str:
 async def _suffix_ids(
     body: ChatRequest | CompletionRequest, llm: LLM, serving: Serving, most: int
 ) -> list[int] | None:
-    """Return what stands behind the answers; an empty suffix asks for nothing."""
+    """Return the ids behind the answers; an empty suffix counts as none."""
     suffix = body.suffix if isinstance(body, CompletionRequest) else None
     if not suffix:
         return None

@@ -1,4 +1,4 @@
-"""Bodies of requests: OpenAI's fields that diffusion can honour, and GenerationConfig's.
+"""Bodies of requests: OpenAI's fields that diffusion supports, and GenerationConfig's.
 
 Any other field is refused by name before anything runs.
 """
@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from fastdllm._core import Option
 from fastdllm.options import GENERATION_OPTIONS
 
-# OpenAI's fields that are not honoured, with the values that ask for nothing; null always does.
+# OpenAI's unsupported fields, with the values that have no effect; null never has one.
 Refused = Mapping[str, tuple[Any, ...]]
 _OF_REQUESTS: Refused = {
     "tools": ([],),
@@ -92,7 +92,7 @@ TokenIds = Annotated[list[Token], Field(fail_fast=True)]
 
 
 class Body(BaseModel):
-    """An object whose unknown fields are errors. refused: known ones that are not honoured."""
+    """An object whose unknown fields are errors. refused: known ones that are not supported."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     refused: ClassVar[Refused] = {}
@@ -257,7 +257,7 @@ class ChatRequest(GenerationBody):
 
 
 class CompletionRequest(GenerationBody):
-    """Body of /v1/completions. A prompt is taken as it stands, without chat template."""
+    """Body of /v1/completions. A prompt is used unchanged, without chat template."""
 
     prompt: (
         Text
@@ -276,7 +276,7 @@ class CompletionRequest(GenerationBody):
 
 
 class TokenizeRequest(Body):
-    """Body of /v1/tokenize: a prompt as it stands, or messages through the chat template."""
+    """Body of /v1/tokenize: a prompt without chat template, or messages with it."""
 
     model: str | None = None
     prompt: Text | None = None

@@ -20,7 +20,7 @@ from fastdllm.serve.settings import Settings
 class Serving:
     """Packages by name, limits, metrics, and whether requests are still taken.
 
-    calls: requests to /v1 under way.
+    calls: running requests to /v1.
     """
 
     def __init__(self, models: Mapping[str, LLM], settings: Settings) -> None:

@@ -11,7 +11,7 @@ from fastdllm.tune.tuning import CAREFUL, Outcome, pareto_front, recommended
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 86, 574, 56, 380  # the frame
 LEGEND = RIGHT + 24
-COLOURS = {  # told apart by colour-blind eyes too (Okabe and Ito)
+COLOURS = {  # colours for the colour-blind (Okabe and Ito)
     CAREFUL: "#333333",
     "threshold": "#0072b2",
     "factor": "#d55e00",

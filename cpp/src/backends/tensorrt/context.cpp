@@ -60,7 +60,7 @@ void Context::set_shapes(std::span<const Shape> shapes, std::span<const std::int
     if (input.on_host) {
       if (known_ && values_[i].value == values[i]) continue;
       values_[i].value = values[i];
-      // The address stays, but saying it anew makes TensorRT look at the value.
+      // The address stays, but setting it again makes TensorRT read the value.
       require(context_->setInputTensorAddress(name.c_str(), &values_[i].value), "binding", name);
     } else {
       if (known_ && shapes_[i] == shapes[i]) continue;
@@ -145,7 +145,7 @@ bool Context::enqueue() {
   return true;
 }
 
-// False: there is no graph to be had of this engine, and every run is put together anew.
+// False: CUDA cannot capture this engine, so every run is enqueued without a graph.
 bool Context::capture() {
   graph_ = stream_->capture([&] {
     try {

@@ -1,4 +1,4 @@
-// One profile of an engine, ready to run: what it was told last, and its run as a CUDA graph.
+// One profile of an engine, ready to run: its last shapes and addresses, and its CUDA graph.
 #pragma once
 
 #include <cstdint>

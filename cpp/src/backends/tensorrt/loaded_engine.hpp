@@ -1,4 +1,4 @@
-// An engine in memory, and what it says of its tensors and profiles.
+// An engine in memory, and the facts of its tensors and profiles.
 #pragma once
 
 #include <cstdint>

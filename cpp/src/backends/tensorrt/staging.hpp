@@ -8,7 +8,7 @@
 
 namespace fastdllm::tensorrt {
 
-/// Rounds a size up to what TensorRT wants of addresses.
+/// Rounds a size up to the alignment that TensorRT needs.
 [[nodiscard]] constexpr std::size_t aligned(std::size_t bytes) noexcept {
   constexpr std::size_t alignment = 256;
   return (bytes + alignment - 1) / alignment * alignment;

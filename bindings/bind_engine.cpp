@@ -161,8 +161,9 @@ void bind_engine_load(nb::module_& m) {
   nb::class_<EngineLoad>(m, "EngineLoad", "How busy an engine is at one moment, and its limits.")
       .def_ro("running", &EngineLoad::running, "Requests that are decoded side by side.")
       .def_ro("waiting", &EngineLoad::waiting, "Requests that wait for a place.")
-      .def_ro("cache_bytes_used", &EngineLoad::cache_bytes_used,
-              "Bytes reserved for the K/V cache of running requests.")
+      .def_ro(
+          "cache_bytes_used", &EngineLoad::cache_bytes_used,
+          "Bytes reserved for running requests: K/V, and scores where the graph holds them all.")
       .def_prop_ro("max_batch", [](const EngineLoad& load) { return load.limits.max_batch; })
       .def_prop_ro("max_waiting", [](const EngineLoad& load) { return load.limits.max_waiting; })
       .def_prop_ro("cache_bytes", [](const EngineLoad& load) { return load.limits.cache_bytes; });

@@ -45,7 +45,10 @@ void bind_package(nb::module_& m) {
       .def_ro("threshold_inclusive", &PackageInfo::threshold_inclusive)
       .def_prop_ro("confidence",
                    [](const PackageInfo& p) { return std::string(name_of(p.confidence)); })
-      .def_ro("min_prompt_length", &PackageInfo::min_prompt_length);
+      .def_ro("min_prompt_length", &PackageInfo::min_prompt_length)
+      .def_ro(
+          "score_bytes", &PackageInfo::score_bytes,
+          "Host memory of a pass per pair of a row fed and a row attended to; 0: no such memory.");
   m.def(
       "read_package", [](const std::string& folder) { return read_package(folder); }, "folder"_a,
       "Reads and checks a package's fastdllm.json and its files' sizes. Errors: PackageError.");

@@ -33,6 +33,7 @@ from fastdllm.export.errors import CheckpointError, ExportError, ExportWarning
 from fastdllm.export.experts import read_dense
 from fastdllm.export.facts import Facts, Wanted, read_facts
 from fastdllm.export.graphs import TOP, Transformer
+from fastdllm.export.joined import score_bytes
 from fastdllm.export.lazy import in_memory
 from fastdllm.export.onnx_export import OPSETS, fill, trace
 from fastdllm.export.package import (
@@ -357,6 +358,9 @@ def describe(adapter: Adapter, facts: Facts, precision: Precision, opset: int) -
         *("attention", "logits_shift", "block_length", "sub_block_length", "seed_token"),
         *("threshold_inclusive", "confidence", "min_prompt_length"),
     )
+    graph: dict[str, Any] = {"file": GRAPH, "cache_type": precision.cache_type}
+    if scores := score_bytes(facts.spec, precision.compute_dtype, opset):
+        graph["score_bytes"] = scores
     return {
         "format_version": FORMAT_VERSION,
         "fastdllm_version": __version__,
@@ -364,7 +368,7 @@ def describe(adapter: Adapter, facts: Facts, precision: Precision, opset: int) -
         "precision": precision.name,
         "opset": opset,
         "model": {key: spec[key] for key in keys},
-        "graph": {"file": GRAPH, "cache_type": precision.cache_type},
+        "graph": graph,
         "tokenizer": facts.text.entry,
         "decoding": recommended(adapter, facts.spec, facts.text.generation),
         "sources": facts.sources,

@@ -71,6 +71,9 @@ int info_of_package(const Options& options) {
               {"size", megabytes(bytes)},
               {"tokenizer", tokenizer.is_object() ? "yes" : "no"},
               {"chat format", describe_chat_format(tokenizer)}};
+  if (metadata["graph"].contains("score_bytes")) {
+    facts.emplace_back("score_bytes", as_text(metadata["graph"]["score_bytes"]));
+  }
   for (const auto& [name, value] : metadata["model"].items()) {
     facts.emplace_back(name, as_text(value));
   }

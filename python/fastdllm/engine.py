@@ -72,7 +72,8 @@ class Engine(_core.Engine):
     variable FASTDLLM_TENSORRT or FASTDLLM_CUDART, else the installed wheel. cuda_graph: TensorRT
     replays steps of equal shapes as a CUDA graph.
     max_batch: requests that are decoded side by side. max_waiting: requests that may wait beyond
-    them; further ones raise OverloadedError. cache_bytes: bytes for the K/V cache of all requests;
+    them; further ones raise OverloadedError. cache_bytes: bytes for the K/V cache of all requests,
+    and for attention scores where the graph holds them all (package.score_bytes);
     None = half of the physical memory, or half of the free memory of the GPU where the cache is.
     Requests wait for this memory in order; a request that needs more than all of it is refused.
 

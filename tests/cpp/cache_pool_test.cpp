@@ -68,6 +68,41 @@ TEST(CachePool, SetsAsideWhatARequestMayComeToHold) {
   EXPECT_EQ(alone.pool.used_bytes(), 0);
 }
 
+PackageInfo that_holds_scores() {
+  PackageInfo package = scripted_package();
+  package.score_bytes = 10;
+  return package;
+}
+
+TEST(CachePool, CountsScoresWhereTheGraphHoldsThemAll) {
+  Pool p({.cache_bytes = 5000}, false, that_holds_scores());
+  EXPECT_EQ(p.pool.lease({.pairs = 100}).bytes(), 1000);
+  EXPECT_EQ(p.pool.lease({.batch = 2, .pairs = 100}).bytes(), 2000);
+  EXPECT_EQ(p.pool.lease({.rows = 1, .pairs = 100}).bytes(), 1000 + bytes_of_row);
+  Lease one = p.pool.lease({.pairs = 300}), two = p.pool.lease({.pairs = 300});
+  EXPECT_TRUE(p.pool.admit(one));
+  EXPECT_FALSE(p.pool.admit(two));
+  p.pool.give_back(one);
+  EXPECT_TRUE(p.pool.admit(two));
+  EXPECT_EQ(p.pool.used_bytes(), 3000);
+  EXPECT_EQ(Pool({.cache_bytes = 5000}).pool.lease({.pairs = 100}).bytes(), 0);
+}
+
+TEST(CachePool, ScoresThatNeverFitAreRefusedByName) {
+  Pool p({.cache_bytes = 5000}, false, that_holds_scores());
+  for (const std::int64_t pairs : {std::int64_t{501}, std::int64_t{1} << 62}) {
+    try {
+      static_cast<void>(p.pool.lease({.pairs = pairs}));
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::bad_config);
+      const std::string text = error.what();
+      EXPECT_NE(text.find("for attention scores, which this graph holds all at once"), text.npos);
+      EXPECT_NE(text.find("cache_bytes, 5000"), text.npos) << text;
+    }
+  }
+}
+
 TEST(CachePool, AdmitsWhileThereIsRoomAndGivesItBack) {
   Pool p({.cache_bytes = 2 * rows * bytes_of_row});
   Lease one = p.request(), two = p.request();

@@ -111,6 +111,12 @@ TEST_F(Package, YoungerFactsHaveDefaultsAndAreChecked) {
   EXPECT_EQ(info.confidence, ConfidenceKind::processed);
   metadata_["model"]["seed_token"] = 1;
   EXPECT_THROW(static_cast<void>(read()), Error);
+  metadata_["model"]["seed_token"] = true;
+  EXPECT_EQ(read().score_bytes, 0);
+  metadata_["graph"]["score_bytes"] = 12;
+  EXPECT_EQ(read().score_bytes, 12);
+  metadata_["graph"]["score_bytes"] = -1;
+  expect_refusal("fastdllm.json.graph.score_bytes is -1; expected an integer in [0, 16777216]");
 }
 
 TEST_F(Package, FromTheFutureIsRefusedBeforeAnythingElseIsRead) {

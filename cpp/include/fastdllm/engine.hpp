@@ -24,7 +24,8 @@ namespace fastdllm {
 struct EngineLimits {
   std::int64_t max_batch = 8;       ///< >= 1: requests that are decoded side by side
   std::int64_t max_waiting = 1024;  ///< >= 0: requests that may wait for a place, beyond max_batch
-  /// Bytes for the K/V cache of all requests together. What one request needs follows from the
+  /// Bytes for the K/V cache of all requests together, and for their attention scores where the
+  /// graph holds them all (PackageInfo::score_bytes). What one request needs follows from the
   /// package and the request's length. 0 = half of the physical memory, or half of the free memory
   /// of the GPU where the cache is.
   std::int64_t cache_bytes = 0;
@@ -34,7 +35,7 @@ struct EngineLimits {
 struct EngineLoad {
   std::int64_t running = 0;           ///< requests that are decoded side by side
   std::int64_t waiting = 0;           ///< requests that wait for a place
-  std::int64_t cache_bytes_used = 0;  ///< bytes reserved for the K/V cache of running requests
+  std::int64_t cache_bytes_used = 0;  ///< bytes reserved for running requests: K/V, scores
   EngineLimits limits;                ///< the engine's limits; cache_bytes in bytes, never 0
 };
 

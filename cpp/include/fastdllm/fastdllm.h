@@ -161,7 +161,7 @@ typedef struct fastdllm_engine_options {
   int32_t cuda_graph;  /* TensorRT: steps whose shapes stay are replayed as a CUDA graph */
   int64_t max_batch;   /* >= 1: requests that are decoded side by side */
   int64_t max_waiting; /* >= 0: requests beyond these that wait for a place */
-  int64_t cache_bytes; /* K/V of all requests; 0 = half of the physical memory */
+  int64_t cache_bytes; /* K/V of all requests, scores; 0 = half of the physical memory */
   const char* backend; /* "auto", "onnxruntime", "tensorrt"; NULL = "auto" */
   const char* device;  /* "cpu", "cuda" or "cuda:N"; NULL = "cpu" */
   /* Paths; NULL = the environment variable FASTDLLM_ONNXRUNTIME, FASTDLLM_TENSORRT or

@@ -67,6 +67,9 @@ struct PackageInfo {
   bool threshold_inclusive = true;
   ConfidenceKind confidence = ConfidenceKind::raw;
   std::int64_t min_prompt_length = 0;
+  /// Host memory of a pass, in bytes for each pair of a row fed and a row attended to: its graph
+  /// holds the attention scores of all pairs at once. 0: it never does, or is from an older export.
+  std::int64_t score_bytes = 0;
 };
 
 /// Reads and checks fastdllm.json: the format version, the type and range of every key, that every

@@ -6,10 +6,8 @@
 namespace fastdllm {
 namespace {
 
-// A pass over many finished rows is cut so that neither its activations nor its attention weights
-// (rows fed times rows attended to) grow with the context.
+// A pass over many finished rows is cut so that its activations do not grow with the context.
 constexpr std::int64_t max_commit_rows = 512;
-constexpr std::int64_t max_attention_cells = std::int64_t{1} << 22;
 
 }  // namespace
 
@@ -160,7 +158,7 @@ void PassPlanner::plan_block_causal(const BlockRange& block, const BlockRange& r
 
 std::int64_t PassPlanner::largest_commit() const noexcept {
   const std::int64_t attended = committed_ + max_commit_rows;
-  const std::int64_t rows = std::min(max_commit_rows, max_attention_cells / attended);
+  const std::int64_t rows = std::min(max_commit_rows, max_attention_pairs / attended);
   return std::max(rows / block_length_, std::int64_t{1}) * block_length_;
 }
 

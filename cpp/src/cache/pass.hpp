@@ -39,6 +39,9 @@ struct Pass {
   }
 };
 
+/// Rows fed times rows attended to: a pass that commits finished blocks has no more, or one block.
+constexpr std::int64_t max_attention_pairs = std::int64_t{1} << 22;
+
 /// Kept rows are rounded up to a multiple of this.
 [[nodiscard]] std::int64_t bucket_of(std::int64_t block_length) noexcept;
 

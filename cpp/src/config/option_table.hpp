@@ -210,8 +210,8 @@ inline constexpr auto engine_options = [] {
           at_least(0)},
       OptionRow<&EngineLimits::cache_bytes, &CEngine::cache_bytes>{
           .name = "cache_bytes", .since = "0.1",
-          .help = "K/V memory of all requests; default: half of the physical memory, or of what is "
-                  "free on the GPU that holds them",
+          .help = "memory of all requests: K/V, and scores where the graph holds them all; default: half "
+                  "of the physical memory, or of what is free on the GPU that holds the K/V",
           .range = at_least(0), .zero_is_none = true},
   };
 }();

@@ -21,6 +21,21 @@ std::int64_t row_bytes(const PackageInfo& package) noexcept {
          static_cast<std::int64_t>(size_of(package.cache_type));
 }
 
+namespace {
+
+// A compiled engine has its memory from the beginning, and what a GPU's kernels hold is not known.
+std::int64_t score_bytes_of(const Session& session, const PackageInfo& package) {
+  const bool compiled = session.largest_run().rows != INT64_MAX;
+  return compiled || session.free_device_bytes() > 0 ? 0 : package.score_bytes;
+}
+
+std::int64_t product(std::int64_t a, std::int64_t b) noexcept {
+  constexpr std::int64_t most = INT64_MAX / 4;  // sums of some have room
+  return b != 0 && a > most / b ? most : a * b;
+}
+
+}  // namespace
+
 CachePool::CachePool(Session& session, const PackageInfo& package, const EngineLimits& limits,
                      bool shares_runs)
     : session_(session),
@@ -28,16 +43,26 @@ CachePool::CachePool(Session& session, const PackageInfo& package, const EngineL
       max_caches_(limits.max_batch),
       cache_bytes_(limits.cache_bytes),
       shares_runs_(shares_runs),
-      block_causal_(package.attention == AttentionKind::block_causal) {}
+      block_causal_(package.attention == AttentionKind::block_causal),
+      score_bytes_(score_bytes_of(session, package)) {}
 
 // A bidirectional request holds what its refresh left, a block-causal one that twice while it
-// commits. Requests that share runs have a copy side by side.
+// commits. Requests that share runs have a copy side by side, and scores each.
 Lease CachePool::lease(const CacheNeeds& needs, std::string_view who) const {
   const std::int64_t bytes = needs.rows * row_bytes(package_);
   Lease lease;
   lease.needs = needs;
   lease.own = bytes * needs.batch * (block_causal_ ? 2 : 1);
   lease.stacked = shares_runs_ && needs.batch == 1 ? bytes : 0;
+  lease.scores = product(needs.pairs, needs.batch * score_bytes_);
+  if (lease.bytes() > cache_bytes_ && lease.scores > 0) {
+    throw Error(ErrorCode::bad_config,
+                concat(who, " may need ", lease.bytes(), " bytes, ", lease.scores,
+                       " of them for attention scores, which this graph holds all at once; "
+                       "expected at most cache_bytes, ",
+                       cache_bytes_,
+                       " (a package exported as fp32 or bf16 with opset 23 holds no such scores)"));
+  }
   if (lease.bytes() > cache_bytes_) {
     throw Error(ErrorCode::bad_config,
                 concat(who, " may need ", lease.bytes(), " bytes of cache for ", needs.rows,

@@ -23,19 +23,20 @@ namespace fastdllm {
 struct CacheNeeds {
   std::int64_t rows = 0;
   std::int64_t batch = 1;
+  std::int64_t pairs = 0;  ///< the most rows fed times rows attended to, of a pass
 };
 
-/// A request's part of the pool. Memory beside the K/V that should count when a request is admitted
-/// would be a further summand of bytes().
+/// A request's part of the pool: memory that counts when a request is admitted.
 struct Lease {
   CacheNeeds needs;
   std::int64_t own = 0;      ///< bytes that its cache may come to hold
   std::int64_t stacked = 0;  ///< bytes of the copy side by side with others'
+  std::int64_t scores = 0;   ///< bytes of a pass's attention scores, where the graph holds them all
   std::int64_t charged = 0;  ///< bytes set aside, from admission on
   bool admitted = false;
   std::unique_ptr<BlockCache> cache;  ///< from open() on
 
-  [[nodiscard]] std::int64_t bytes() const noexcept { return own + stacked; }
+  [[nodiscard]] std::int64_t bytes() const noexcept { return own + stacked + scores; }
 };
 
 /// Reserves memory for requests within `cache_bytes`, and keeps the caches of those that have
@@ -77,6 +78,7 @@ class CachePool {
   const std::int64_t cache_bytes_;
   const bool shares_runs_;
   const bool block_causal_;
+  const std::int64_t score_bytes_;                 // of a pair; 0: nothing to count
   std::vector<std::unique_ptr<BlockCache>> idle_;  // of requests that have ended, oldest first
   std::uint64_t clock_ = 0;
   std::int64_t num_admitted_ = 0;

@@ -308,6 +308,8 @@ std::vector<float> Engine::logits(std::span<const std::int32_t> ids,
   if (length_of_block < 1) {
     reject(concat("block_length is ", length_of_block, "; expected at least 1"));
   }
+  const std::string who = concat("a pass of ", length, " ids");
+  static_cast<void>(state_->scheduler->pool().lease({.pairs = length * length}, who));
   try {
     return logits_of(*state_->scheduler, ids, positions, length_of_block);
   } catch (const std::bad_alloc&) {

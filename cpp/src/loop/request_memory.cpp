@@ -32,6 +32,14 @@ std::int64_t cached_rows(const GenerationConfig& config, const BlockLayout& layo
   return std::min(last_block + bucket_of(block_length), length);
 }
 
+// A refresh feeds all that it attends to. Finished blocks are committed in pieces.
+std::int64_t attended_pairs(const GenerationConfig& config, const BlockLayout& layout,
+                            std::int64_t length) noexcept {
+  const std::int64_t all = length * length;
+  if (!layout.absolute || config.cache == CacheMode::none) return all;
+  return std::min(all, std::max(max_attention_pairs, layout.block_length * length));
+}
+
 RequestMemory memory_of(const PackageInfo& package, const GenerationConfig& config,
                         std::int64_t start, std::int64_t length) noexcept {
   const BlockLayout layout = layout_of(package, config);
@@ -40,6 +48,7 @@ RequestMemory memory_of(const PackageInfo& package, const GenerationConfig& conf
   memory.canvas_bytes = length * bytes_per_position;
   memory.cache.rows = cached_rows(config, layout, start, length);
   memory.cache.batch = config.cfg_scale > 0.0 ? 2 : 1;
+  memory.cache.pairs = attended_pairs(config, layout, length);
   return memory;
 }
 

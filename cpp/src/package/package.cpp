@@ -206,6 +206,7 @@ PackageInfo read_package(const std::filesystem::path& folder) {
   const JsonReader graph = metadata.object("graph");
   const std::string graph_name = graph.string("file");
   info.cache_type = read_cache_type(graph);
+  info.score_bytes = optional_integer(graph, "score_bytes", 0, 1 << 24).value_or(0);
   if (!graph_name.ends_with(".onnx")) {  // another ending may choose another format
     graph.fail("file", "a name that ends in .onnx", graph_name);
   }

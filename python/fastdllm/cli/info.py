@@ -41,6 +41,7 @@ def _info(options: argparse.Namespace) -> int:
         "format": f"version {metadata['format_version']}, opset {metadata['opset']}",
         "exported by": f"fastdllm {metadata.get('fastdllm_version', 'unknown')}",
         "size": f"{metadata['bytes'] / 1e6:.1f} MB",
+        **{k: metadata["graph"][k] for k in ("score_bytes",) if k in metadata["graph"]},
         **metadata["model"],
         **recommended_lines(metadata),
         **summary(metadata),

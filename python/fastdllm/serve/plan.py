@@ -118,7 +118,7 @@ async def questions_of(
             raise too_long(str(tokens), settings, _field(raw))
         room = llm.engine.package.max_context_length - tokens
         first = _config(body, settings, room)
-        if "seed" not in body.options():  # else all requests without a seed would get the same answer
+        if "seed" not in body.options():  # else all that name none would get the same answer
             first = _with_seed(first, secrets.randbits(63))
         configs = (first, *(_with_seed(first, first.seed + i) for i in range(1, answers)))
         found.append(Question(ids=ids, suffix_ids=suffix_ids, configs=configs))

@@ -1,300 +1,149 @@
-"""The config.json of released checkpoints: their keys and sizes, without who wrote the file.
+"""Released checkpoints in tests: their rows in fastdllm.hub.released, with a file's other keys.
 
-Keys and values are put together from the families' public code and descriptions; the released files
-themselves were not at hand. The parameter counts of the tests hold the sizes to the models' names.
+The keys that decide the graph are the rows'. A released config.json has more; those here are from
+the families' public code and descriptions, since the released files were not at hand. The parameter
+counts hold the sizes to the models' names.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from fastdllm.hub import released
+
 Config = dict[str, Any]
 
-_LLADA: Config = {
-    "architectures": ["LLaDAModelLM"],
-    "model_type": "llada",
-    "auto_map": {"AutoModel": "modeling_llada.LLaDAModelLM"},
-    "activation_type": "silu",
-    "alibi": False,
-    "alibi_bias_max": 8.0,
-    "attention_dropout": 0.0,
-    "attention_layer_norm": False,
-    "attention_layer_norm_with_affine": True,
-    "bias_for_layer_norm": False,
-    "block_group_size": 1,
-    "block_type": "llama",
-    "d_model": 4096,
-    "embedding_dropout": 0.0,
-    "embedding_size": 126464,
-    "eos_token_id": 126081,
-    "flash_attention": False,
-    "include_bias": False,
-    "include_qkv_bias": False,
-    "init_cutoff_factor": None,
-    "init_device": "meta",
-    "init_fn": "mitchell",
-    "init_std": 0.02,
-    "input_emb_norm": False,
-    "layer_norm_type": "rms",
-    "layer_norm_with_affine": True,
-    "mask_token_id": 126336,
-    "max_sequence_length": 4096,
-    "mlp_hidden_size": 12288,
-    "mlp_ratio": 4,
-    "multi_query_attention": None,
-    "n_heads": 32,
-    "n_kv_heads": 32,
-    "n_layers": 32,
-    "pad_token_id": 126081,
-    "precision": "amp_bf16",
-    "residual_dropout": 0.0,
-    "rms_norm_eps": 1e-05,
-    "rope": True,
-    "rope_full_precision": True,
-    "rope_theta": 500000.0,
-    "scale_logits": False,
-    "transformers_version": "4.46.3",
-    "use_cache": False,
-    "vocab_size": 126464,
-    "weight_tying": False,
+# By architecture: keys that decide nothing, or that say what the graph does anyway.
+OTHER_KEYS: dict[str, Config] = {
+    "LLaDAModelLM": {
+        "auto_map": {"AutoModel": "modeling_llada.LLaDAModelLM"},
+        "alibi_bias_max": 8.0,
+        "attention_dropout": 0.0,
+        "attention_layer_norm_with_affine": True,
+        "embedding_dropout": 0.0,
+        "flash_attention": False,
+        "init_cutoff_factor": None,
+        "init_device": "meta",
+        "init_fn": "mitchell",
+        "init_std": 0.02,
+        "layer_norm_with_affine": True,
+        "precision": "amp_bf16",
+        "residual_dropout": 0.0,
+        "transformers_version": "4.46.3",
+        "use_cache": False,
+    },
+    "LLaDAMoEModelLM": {
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "output_router_logits": False,
+        "router_aux_loss_coef": 0.01,
+        "torch_dtype": "bfloat16",
+        "use_cache": False,
+    },
+    "LLaDA2MoeModelLM": {
+        "attention_dropout": 0.0,
+        "dtype": "bfloat16",
+        "embedding_dropout": 0.0,
+        "initializer_range": 0.02,
+        "output_dropout": 0.0,
+        "output_router_logits": False,
+        "sliding_window": None,
+        "use_cache": False,
+    },
+    "DreamModel": {
+        "initializer_range": 0.02,
+        "max_window_layers": 28,
+        "sliding_window": None,
+        "torch_dtype": "bfloat16",
+        "use_cache": True,
+        "use_mrope": False,
+    },
+    "Fast_dLLM_QwenForCausalLM": {
+        "initializer_range": 0.02,
+        "torch_dtype": "bfloat16",
+        "use_cache": True,
+        "conplemenrary_mask": True,
+    },
+    "SDARForCausalLM": {
+        "fuse_cross_entropy": True,
+        "initializer_range": 0.02,
+        "pad_token_id": 151643,
+        "use_cache": True,
+    },
+    "SDARMoeForCausalLM": {
+        "fuse_cross_entropy": True,
+        "initializer_range": 0.02,
+        "pad_token_id": 151643,
+        "use_cache": True,
+        "output_router_logits": False,
+        "router_aux_loss_coef": 0.001,
+        "ep_size": 1,
+    },
+    "DreamForCausalLM": {
+        "fuse_cross_entropy": True,
+        "initializer_range": 0.02,
+        "pad_token_id": 151643,
+        "use_cache": True,
+    },
+    "RND1LM": {
+        "attention_dropout": 0.0,
+        "bos_token_id": 151643,
+        "fuse_cross_entropy": True,
+        "initializer_range": 0.02,
+        "mask_token_id": 151669,
+        "use_cache": True,
+        "output_router_logits": False,
+        "router_aux_loss_coef": 0.001,
+        "moe_backend": "hf",
+    },
+    "Qwen2ForCausalLM": {
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "max_window_layers": 28,
+        "pad_token_id": 151643,
+        "rope_scaling": None,
+        "sliding_window": None,
+        "torch_dtype": "bfloat16",
+        "use_cache": True,
+    },
 }
-_LLADA_MOE: Config = {
-    "architectures": ["LLaDAMoEModelLM"],
-    "model_type": "llada",
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "clip_qkv": None,
-    "dense_intermediate_size": 8192,
-    "eos_token_id": 156892,
-    "expert_intermediate_size": 1024,
-    "hidden_act": "silu",
-    "hidden_size": 2048,
-    "initializer_range": 0.02,
-    "max_position_embeddings": 8192,
-    "moe_layer_freq": [1] * 16,
-    "moe_router_enable_expert_bias": False,
-    "moe_router_score_function": "softmax",
-    "norm_topk_prob": None,
-    "num_attention_heads": 16,
-    "num_experts": 64,
-    "num_experts_per_tok": 8,
-    "num_hidden_layers": 16,
-    "num_key_value_heads": 16,
-    "output_router_logits": False,
-    "pad_token_id": 156892,
-    "partial_rotary_factor": 1,
-    "qk_layernorm": True,
-    "rms_norm_eps": 1e-05,
-    "rope_scaling": None,
-    "rope_theta": 50000,
-    "routed_scaling_factor": 1,
-    "router_aux_loss_coef": 0.01,
-    "router_num_group": None,
-    "router_topk_group": None,
-    "shared_expert_intermediate_size": None,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "use_cache": False,
-    "vocab_size": 157184,
-}
-_LLADA2: Config = {
-    "architectures": ["LLaDA2MoeModelLM"],
-    "model_type": "llada2_moe",
-    "attention_dropout": 0.0,
-    "dtype": "bfloat16",
-    "embedding_dropout": 0.0,
-    "first_k_dense_replace": 1,
-    "head_dim": 128,
-    "hidden_act": "silu",
-    "hidden_size": 2048,
-    "initializer_range": 0.02,
-    "intermediate_size": 5120,
-    "max_position_embeddings": 32768,
-    "max_window_layers": 28,
-    "moe_intermediate_size": 512,
-    "moe_router_enable_expert_bias": True,
-    "n_group": 8,
-    "norm_head": False,
-    "norm_topk_prob": True,
-    "num_attention_heads": 16,
-    "num_experts": 256,
-    "num_experts_per_tok": 8,
-    "num_hidden_layers": 20,
-    "num_key_value_heads": 4,
-    "num_shared_experts": 1,
-    "output_dropout": 0.0,
-    "output_router_logits": False,
-    "pad_token_id": 156892,
-    "partial_rotary_factor": 0.5,
-    "rms_norm_eps": 1e-06,
-    "rope_scaling": None,
-    "rope_theta": 600000,
-    "rotary_dim": 64,
-    "routed_scaling_factor": 2.5,
-    "router_dtype": "fp32",
-    "score_function": "sigmoid",
-    "sliding_window": None,
-    "tie_word_embeddings": False,
-    "topk_group": 4,
-    "use_bias": False,
-    "use_cache": False,
-    "use_qk_norm": True,
-    "use_qkv_bias": False,
-    "use_rmsnorm": True,
-    "use_sliding_window": False,
-    "vocab_size": 157184,
-}
-_QWEN25: Config = {
-    "attention_dropout": 0.0,
-    "bos_token_id": 151643,
-    "eos_token_id": 151643,
-    "hidden_act": "silu",
-    "hidden_size": 3584,
-    "initializer_range": 0.02,
-    "intermediate_size": 18944,
-    "max_position_embeddings": 131072,
-    "max_window_layers": 28,
-    "num_attention_heads": 28,
-    "num_hidden_layers": 28,
-    "num_key_value_heads": 4,
-    "pad_token_id": 151643,
-    "rms_norm_eps": 1e-06,
-    "rope_scaling": None,
-    "rope_theta": 1000000.0,
-    "sliding_window": None,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "use_cache": True,
-    "use_sliding_window": False,
-    "vocab_size": 152064,
-}
-_DREAM: Config = _QWEN25 | {
-    "architectures": ["DreamModel"],
-    "model_type": "Dream",
-    "mask_token_id": 151666,
-    "use_mrope": False,
-}
-_FAST: Config = _QWEN25 | {
-    "architectures": ["Fast_dLLM_QwenForCausalLM"],
-    "model_type": "Fast_dLLM_Qwen",
-    "bd_size": 32,
-    "conplemenrary_mask": True,
-    "eos_token_id": 151645,
-    "layer_types": ["full_attention"] * 28,
-    "max_position_embeddings": 32768,
-}
-_SDAR: Config = {
-    "architectures": ["SDARForCausalLM"],
-    "model_type": "sdar",
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "block_size": 4,
-    "bos_token_id": 151643,
-    "eos_token_id": 151643,
-    "fuse_cross_entropy": True,
-    "head_dim": 128,
-    "hidden_act": "silu",
-    "hidden_size": 2560,
-    "initializer_range": 0.02,
-    "intermediate_size": 9728,
-    "mask_token_id": 151669,
-    "max_position_embeddings": 32768,
-    "max_window_layers": 36,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 36,
-    "num_key_value_heads": 8,
-    "pad_token_id": 151643,
-    "rms_norm_eps": 1e-06,
-    "rope_scaling": None,
-    "rope_theta": 1000000,
-    "sliding_window": None,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "use_cache": True,
-    "use_sliding_window": False,
-    "vocab_size": 151936,
-}
-_QWEN3_8B = {"hidden_size": 4096, "intermediate_size": 12288}
-_QWEN3_17B = {"hidden_size": 2048, "intermediate_size": 6144}
-_QWEN3_30B: Config = {
-    "decoder_sparse_step": 1,
-    "hidden_size": 2048,
-    "intermediate_size": 6144,
-    "max_window_layers": 48,
-    "mlp_only_layers": [],
-    "moe_intermediate_size": 768,
-    "norm_topk_prob": True,
-    "num_attention_heads": 32,
-    "num_experts": 128,
-    "num_experts_per_tok": 8,
-    "num_hidden_layers": 48,
-    "num_key_value_heads": 4,
-    "output_router_logits": False,
-    "router_aux_loss_coef": 0.001,
+# Parameters in billions, as the name says where it does.
+BILLIONS = {
+    "LLaDA-8B-Base": 8.02,
+    "LLaDA-8B-Instruct": 8.02,
+    "LLaDA-1.5": 8.02,
+    "LLaDA-MoE-7B-A1B-Instruct": 7.4,
+    "LLaDA2.0-mini": 16.3,
+    "LLaDA2.0-flash": 103,
+    "LLaDA2.1-mini": 16.3,
+    "Dream-v0-Instruct-7B": 7.6,
+    "DiffuCoder-7B-Instruct": 7.6,
+    "Dream-Coder-v0-Instruct-7B": 7.6,
+    "Fast_dLLM_v2_7B": 7.6,
+    "Fast_dLLM_v2_1.5B": 1.54,
+    "SDAR-1.7B-Chat": 2.03,
+    "SDAR-4B-Chat": 4.4,
+    "SDAR-8B-Chat": 8.2,
+    "SDAR-30B-A3B-Chat": 30.5,
+    "TraDo-4B-Instruct": 4.4,
+    "TraDo-8B-Instruct": 8.2,
+    "DreamReasoner-8B": 8.2,
+    "RND1-Base-0910": 30.5,
+    "open-dcoder-0.5B": 0.494,
 }
 
-# Name -> config.json and parameters in billions, as the name says where it does.
+
+def config_of(row: released.ReleasedModel) -> Config:
+    """Return a row's config.json with the keys that decide nothing, and the mask token's id."""
+    return OTHER_KEYS[row.config["architectures"][0]] | dict(row.full_config)
+
+
+# Name on the Hub -> config.json and parameters in billions. iLLaDA has no adapter yet.
 RELEASED: dict[str, tuple[Config, float]] = {
-    "LLaDA-8B-Base": (_LLADA, 8.02),
-    "LLaDA-8B-Instruct": (_LLADA, 8.02),
-    "LLaDA-1.5": (_LLADA, 8.02),
-    "LLaDA-MoE-7B-A1B": (_LLADA_MOE, 7.4),
-    "LLaDA2.0-mini": (_LLADA2, 16.3),
-    "LLaDA2.0-flash": (
-        _LLADA2
-        | {"hidden_size": 4096, "intermediate_size": 9216, "moe_intermediate_size": 1024}
-        | {"num_attention_heads": 32, "num_hidden_layers": 32},
-        103,
-    ),
-    "LLaDA2.1-mini": (_LLADA2, 16.3),
-    "Dream-7B": (_DREAM, 7.6),
-    "DiffuCoder-7B": (_DREAM, 7.6),
-    "Dream-Coder-7B": (_DREAM, 7.6),
-    "Fast_dLLM_v2_7B": (_FAST, 7.6),
-    "Fast_dLLM_v2_1.5B": (
-        _FAST
-        | {"hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12}
-        | {"num_key_value_heads": 2, "tie_word_embeddings": True, "vocab_size": 151936},
-        1.54,
-    ),
-    "SDAR-1.7B": (
-        _SDAR
-        | _QWEN3_17B
-        | {"num_attention_heads": 16, "num_hidden_layers": 28, "tie_word_embeddings": True},
-        1.72,
-    ),
-    "SDAR-4B": (_SDAR, 4.4),
-    "SDAR-8B": (_SDAR | _QWEN3_8B, 8.2),
-    "SDAR-30B-A3B": (
-        _SDAR
-        | _QWEN3_30B
-        | {"architectures": ["SDARMoeForCausalLM"], "model_type": "sdar_moe", "ep_size": 1},
-        30.5,
-    ),
-    "TraDo-4B": (_SDAR, 4.4),
-    "TraDo-8B": (_SDAR | _QWEN3_8B, 8.2),
-    "DreamReasoner-8B": (
-        _SDAR
-        | _QWEN3_8B
-        | {"architectures": ["DreamForCausalLM"], "model_type": "Dream", "block_size": 32},
-        8.2,
-    ),
-    "RND1-30B-A3B": (
-        {key: value for key, value in (_SDAR | _QWEN3_30B).items() if key != "block_size"}
-        | {"architectures": ["RND1LM"], "model_type": "rnd1", "moe_backend": "hf"},
-        30.5,
-    ),
-    "Open-dLLM-0.5B": (
-        _QWEN25
-        | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 896}
-        | {"intermediate_size": 4864, "num_attention_heads": 14, "num_hidden_layers": 24}
-        | {"num_key_value_heads": 2, "tie_word_embeddings": True, "vocab_size": 151936}
-        | {"max_position_embeddings": 32768},
-        0.494,
-    ),
+    name: (config_of(row), BILLIONS[name])
+    for row in released.RELEASED
+    if row.family != "illada" and (name := row.repository.split("/")[1])
 }
-# What a tokenizer says where config.json does not.
-MASKS = {"llada": 156895, "llada2_moe": 156895, "Fast_dLLM_Qwen": 151665, "qwen2": 151665}
 FACTS = ("attention", "logits_shift", "block_length", "threshold_inclusive", "qk_norm")
 EXPECTED: dict[str, tuple[object, ...]] = {
     "LLaDAModelLM": ("bidirectional", 0, None, True, False),

@@ -27,18 +27,18 @@ SAMPLED = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}
         ("LLaDA-8B-Base", {}, {}),
         ("LLaDA-8B-Base", {"temperature": 0.5}, {"temperature": 0.5}),
         ("LLaDA-8B-Base", GREEDY, {"temperature": 0.0}),
-        ("Dream-7B", {}, {"remasking": "entropy", "temperature": 0.2, "top_p": 0.95}),
+        ("Dream-v0-Instruct-7B", {}, {"remasking": "entropy", "temperature": 0.2, "top_p": 0.95}),
         ("Fast_dLLM_v2_7B", SAMPLED, {"threshold": 0.9, "temperature": 0.0}),
-        ("SDAR-4B", {}, {"threshold": 0.9, "steps_per_block": 4, "temperature": 1.0}),
+        ("SDAR-4B-Chat", {}, {"threshold": 0.9, "steps_per_block": 4, "temperature": 1.0}),
         (
-            "SDAR-4B",
+            "SDAR-4B-Chat",
             SAMPLED,
             {"threshold": 0.9, "steps_per_block": 4, "temperature": 0.6}
             | {"top_k": 20, "top_p": 0.95},
         ),
         ("LLaDA2.0-mini", {}, {"threshold": 0.95, "steps_per_block": 32, "temperature": 0.0}),
-        ("RND1-30B-A3B", {}, {"remasking": "entropy", "temperature": 0.0}),
-        ("Open-dLLM-0.5B", {}, {}),
+        ("RND1-Base-0910", {}, {"remasking": "entropy", "temperature": 0.0}),
+        ("open-dcoder-0.5B", {}, {}),
     ],
     ids=str,
 )
@@ -46,13 +46,12 @@ def test_a_family_and_its_generation_config_recommend(
     name: str, generation: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     pytest.importorskip("torch", reason="exporting needs torch")
-    from released_configs import MASKS, RELEASED
+    from released_configs import RELEASED
 
     from fastdllm.export.adapters import adapter_for, read_spec
     from fastdllm.export.decoding import recommended
 
     config = RELEASED[name][0]
-    config = {"mask_token_id": MASKS.get(config["model_type"])} | config
     adapter = adapter_for(config)
 
     found = recommended(adapter, read_spec(adapter, config), generation)
@@ -73,7 +72,7 @@ def test_a_value_that_no_option_takes_is_refused() -> None:
     from fastdllm.export.adapters import adapter_for, read_spec
     from fastdllm.export.decoding import recommended
 
-    config = RELEASED["SDAR-4B"][0]
+    config = RELEASED["SDAR-4B-Chat"][0]
     adapter = adapter_for(config)
     with pytest.raises(CheckpointError, match=r"generation_config.json: top_p"):
         recommended(adapter, read_spec(adapter, config), {"top_p": 7})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from released_configs import EXPECTED, FACTS, MASKS, RELEASED, Config
+from released_configs import EXPECTED, FACTS, RELEASED, Config
 
 torch = pytest.importorskip("torch", reason="exporting needs torch")
 
@@ -46,13 +46,8 @@ SMALLER: Config = {
 }
 
 
-def with_mask(config: Config) -> Config:
-    return {"mask_token_id": MASKS.get(config["model_type"])} | config
-
-
 def twin(config: Config) -> Config:
     """Return the same keys with small sizes; heads keep their ratio."""
-    config = with_mask(config)
     small = {key: SMALLER.get(key, value) for key, value in config.items()}
     heads, kv = (
         ("n_heads", "n_kv_heads")
@@ -87,7 +82,7 @@ def structures() -> dict[str, Config]:
 def test_a_released_config_gives_the_whole_network(name: str) -> None:
     config, billions = RELEASED[name]
 
-    spec, shapes, count = names_and_shapes(with_mask(config))
+    spec, shapes, count = names_and_shapes(config)
 
     assert tuple(getattr(spec, fact) for fact in FACTS) == EXPECTED[config["architectures"][0]]
     assert count / 1e9 == pytest.approx(billions, rel=0.03)
@@ -119,9 +114,9 @@ def test_its_twin_is_exported_and_answers(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
-        ("Dream-7B", {"attention_bias": False}, "attention_bias is False"),
-        ("Dream-7B", {"number_of_twists": 3}, "number_of_twists is 3"),
-        ("SDAR-4B", {"use_extra_norm": True}, "use_extra_norm is True"),
+        ("Dream-v0-Instruct-7B", {"attention_bias": False}, "attention_bias is False"),
+        ("Dream-v0-Instruct-7B", {"number_of_twists": 3}, "number_of_twists is 3"),
+        ("SDAR-4B-Chat", {"use_extra_norm": True}, "use_extra_norm is True"),
         ("LLaDA-8B-Base", {"layer_norm_with_affine": False}, "layer_norm_with_affine is False"),
         ("LLaDA2.0-mini", {"moe_router_enable_expert_bias": False}, "expert_bias is False"),
         ("Fast_dLLM_v2_7B", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
@@ -131,17 +126,17 @@ def test_its_twin_is_exported_and_answers(name: str, tmp_path: Path) -> None:
 def test_a_key_that_means_another_network_is_refused_by_name(
     name: str, changes: dict[str, Any], words: str
 ) -> None:
-    config = with_mask(RELEASED[name][0]) | changes
+    config = RELEASED[name][0] | changes
     with pytest.raises(CheckpointError, match=words):
         read_spec(adapter_for(config), config)
 
 
 def test_a_key_that_says_nothing_is_taken() -> None:
-    config = with_mask(RELEASED["SDAR-4B"][0]) | {"later_idea": None, "other_idea": False}
+    config = RELEASED["SDAR-4B-Chat"][0] | {"later_idea": None, "other_idea": False}
     read_spec(adapter_for(config), config)
 
 
 def test_an_autoregressive_qwen2_is_refused() -> None:
-    config = RELEASED["Open-dLLM-0.5B"][0]
+    config = RELEASED["open-dcoder-0.5B"][0] | {"mask_token_id": None}
     with pytest.raises(CheckpointError, match="mask_token_id is missing"):
         read_spec(adapter_for(config), config)

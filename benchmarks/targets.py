@@ -13,14 +13,14 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from bench_report import ratio
 from measuring import RESULTS
-from synthetic import SHAPES
+from synthetic import SHAPES, Shape
 
 from fastdllm.bench import table
 
@@ -115,7 +115,7 @@ def steps_by_context(results: Results) -> dict[int, float]:
     """Return a step's time at each context. Errors: ValueError, of another model or threads."""
     found = results["scaling"]
     threads = {one["threads"] for one in found["context"]}
-    if found["config"]["shape"] != asdict(SHAPES[MODEL]) or threads != {THREADS}:
+    if Shape(**found["config"]["shape"]) != SHAPES[MODEL] or threads != {THREADS}:
         raise ValueError(f"scaling.json is not of {MODEL} with {THREADS} threads")
     return {one["context"]: one["step_ms"] for one in found["context"]}
 

@@ -42,13 +42,64 @@ void print_facts(Facts facts) {
 }
 
 std::string as_text(const ordered_json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  if (value.is_string()) return value.get<std::string>();
+  if (!value.is_array()) return value.dump();
+  std::string text;
+  for (const auto& one : value) text.append(text.empty() ? "" : ", ").append(one.dump());
+  return "[" + text + "]";
 }
 
 std::string megabytes(std::int64_t bytes) {
   char text[32];
   std::snprintf(text, sizeof text, "%.1f MB", static_cast<double>(bytes) / 1e6);
   return text;
+}
+
+/// Sets a fact where it stands, or adds it.
+void set_fact(Facts& facts, const std::string& name, std::string value) {
+  const auto found = std::find_if(facts.begin(), facts.end(),
+                                  [&](const auto& fact) { return fact.first == name; });
+  if (found != facts.end()) {
+    found->second = std::move(value);
+  } else {
+    facts.emplace_back(name, std::move(value));
+  }
+}
+
+/// Adds what the package recommends, its text and tokens with the files that they are from, and
+/// the export's warnings, as `fastdllm info` does.
+void add_summary(const ordered_json& metadata, Facts& facts) {
+  const ordered_json nothing = ordered_json::object();
+  const ordered_json decoding = metadata.value("decoding", nothing);
+  for (const auto& [name, entry] : decoding.items()) {
+    facts.emplace_back("recommended " + name,
+                       as_text(entry["value"]) + " (" + as_text(entry["source"]) + ")");
+  }
+  const ordered_json tokenizer = metadata.value("tokenizer", ordered_json());
+  const ordered_json sources = metadata.value("sources", nothing);
+  const auto from = [&](const char* key, const std::string& value) {
+    return sources.contains(key) ? value + " (" + as_text(sources[key]) + ")" : value;
+  };
+  const bool text = tokenizer.is_object() && !tokenizer.empty();
+  const bool chat = text && !tokenizer.value("chat_template", ordered_json()).is_null();
+  facts.emplace_back("tokenizer", text ? from("tokenizer", "yes") : "no: token ids only");
+  facts.emplace_back("chat template", chat   ? from("chat_template", "yes")
+                                      : text ? "no: a prompt is text as it stands"
+                                             : "no");
+  facts.emplace_back("chat format", describe_chat_format(tokenizer));
+  for (const char* key : {"mask_token_id", "eos_token_ids", "bos_token_id", "pad_token_id"}) {
+    const ordered_json value = metadata["model"].value(key, ordered_json());
+    if (std::string(key) == "eos_token_ids" && value.empty()) {
+      set_fact(facts, key, "none: an answer goes on to its last token");
+    } else if (!value.is_null()) {
+      set_fact(facts, key, from(key, as_text(value)));
+    }
+  }
+  std::size_t number = 0;
+  const ordered_json warnings = metadata.value("warnings", ordered_json::array());
+  for (const auto& warning : warnings) {
+    facts.emplace_back("warning " + std::to_string(++number), as_text(warning));
+  }
 }
 
 int info_of_package(const Options& options) {
@@ -60,7 +111,6 @@ int info_of_package(const Options& options) {
     print_json(metadata);
     return 0;
   }
-  const ordered_json tokenizer = metadata.value("tokenizer", ordered_json());
   Facts facts{{"family", as_text(metadata["family"])},
               {"precision", as_text(metadata["precision"]) + " (cache " +
                                 as_text(metadata["graph"]["cache_type"]) + ")"},
@@ -68,15 +118,14 @@ int info_of_package(const Options& options) {
                              as_text(metadata["opset"])},
               {"exported by",
                "fastdllm " + as_text(metadata.value("fastdllm_version", ordered_json("unknown")))},
-              {"size", megabytes(bytes)},
-              {"tokenizer", tokenizer.is_object() ? "yes" : "no"},
-              {"chat format", describe_chat_format(tokenizer)}};
+              {"size", megabytes(bytes)}};
   if (metadata["graph"].contains("score_bytes")) {
     facts.emplace_back("score_bytes", as_text(metadata["graph"]["score_bytes"]));
   }
   for (const auto& [name, value] : metadata["model"].items()) {
     facts.emplace_back(name, as_text(value));
   }
+  add_summary(metadata, facts);
   print_facts(facts);
   return 0;
 }

@@ -168,7 +168,7 @@ def event_of(step: int, commits: Commits, finished: bool) -> Any:
 def scripted_llm(engine: Any, codec: TextCodec) -> LLM:
     """Return an LLM without a package."""
     llm = LLM.__new__(LLM)
-    llm.engine, llm.codec = engine, codec
+    llm.engine, llm.codec, llm.default_config = engine, codec, GenerationConfig()
     return llm
 
 

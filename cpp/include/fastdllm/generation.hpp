@@ -31,12 +31,12 @@ enum class CacheMode {
 
 /// How the masked positions of a block are ranked. A pass commits the best-ranked ones.
 enum class Remasking {
-  low_confidence,  ///< by the probability of the proposed token (LLaDA, arXiv 2502.09992)
+  low_confidence,  ///< by the probability of the proposed token (arXiv 2502.09992)
   random,          ///< by uniform random numbers
   margin,          ///< by the best token's probability minus that of the second best
   entropy,         ///< the smallest entropy first
   sequential,      ///< from left to right
-  /// Not ranked: each position is committed by chance, at the schedule's rate (Dream's "origin").
+  /// Not ranked: each position is committed by chance, at the schedule's rate.
   origin,
 };
 
@@ -78,7 +78,7 @@ struct GenerationConfig {
   /// In [1, 2^20]: denoising steps per block, instead of `steps`. With threshold: a pass commits at
   /// least as many positions as this schedule gives it.
   std::optional<std::int64_t> steps_per_block{};
-  std::optional<double> eps{};  ///< in (0, 1): the schedule follows Dream's times from 1 to eps
+  std::optional<double> eps{};        ///< in (0, 1): the schedule follows times from 1 to eps
   std::optional<double> threshold{};  ///< in (0, 1]: commit every position at least this confident
   /// In [0, 1], needs threshold. The threshold is multiplied by 1 - threshold_decay * (committed
   /// share of the block), so it falls while the block fills (arXiv 2601.17917).
@@ -116,7 +116,7 @@ struct GenerationConfig {
   double cfg_scale = 0.0;  ///< >= 0: scale of classifier-free guidance; 0 = off
   std::uint64_t seed = 0;  ///< of all random numbers of the request
   /// In [0, 1]: overwrite a committed token of the block when the model is more confident than this
-  /// of another token (LLaDA2.1).
+  /// of another token.
   std::optional<double> editing_threshold{};
   /// In [0, 2^20]: maximum number of passes that only edit, after a block's last mask is committed.
   std::int64_t max_post_steps = 16;

@@ -16,7 +16,7 @@ SOURCES := $(shell find cpp bindings export python -type f -not -name '*.md' -no
 .PHONY: dist test-all test-sanitize-thread test-clang system-clang test-fuzz system-fuzz
 .PHONY: demo test test-cpp test-gpu test-sanitize test-python lint types format system clean
 .PHONY: bench bench-short bench-paper bench-gpu
-.PHONY: docs tidy release test-real-tokenizers
+.PHONY: docs tidy release test-real-tokenizers test-large
 .PHONY: test-aarch64 system-aarch64 wheels test-wheels test-scale system-browser test-install test-lowest
 demo: $(PACKAGE)/fastdllm.json
 	$(BIN)/python -m fastdllm.demo $(PACKAGE) $(MODEL)/problems.jsonl
@@ -24,8 +24,8 @@ demo: $(PACKAGE)/fastdllm.json
 test: lint test-cpp test-sanitize test-python types
 	@echo "all checks passed"
 
-# What needs another compiler, processor (by qemu) or large packages too. CI runs test, test-aarch64, test-scale and test-install.
-test-all: test test-sanitize-thread test-clang test-fuzz test-aarch64 test-wheels test-scale test-install test-lowest
+# What needs another compiler, processor (by qemu), large packages or much time too; .ci/run names what CI runs.
+test-all: test test-large tidy test-real-tokenizers test-sanitize-thread test-clang test-fuzz test-aarch64 test-wheels test-scale test-install test-lowest
 
 # --- set-up -----------------------------------------------------------------------------------
 # Debian packages that are missing, where this user may install them.
@@ -127,6 +127,10 @@ test-fuzz: .deps/include/onnxruntime_cxx_api.h | system-fuzz
 
 test-python: $(STAMP) $(VENV)/.tensorrt-rtx
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Exports of hundreds of megabytes: their memory, and the whole graph of an 8B model.
+test-large: $(STAMP)
+	$(BIN)/python -m pytest -m large -n 2
 
 # The page in Chromium, evaluation by lm-evaluation-harness, and Ray: large packages, so they come here only.
 system-browser: | system

@@ -136,6 +136,7 @@ def peaks_of_exports(*checkpoints: Path) -> list[int]:
     return [1024 * int(line) for line in done.stdout.split()]
 
 
+@pytest.mark.large
 def test_memory_does_not_grow_with_the_checkpoint(small: Path, tmp_path: Path) -> None:
     sizes = {"d_model": 1024, "mlp_hidden_size": 3072, "n_layers": 6, "embedding_size": 16000}
     checkpoint = write_checkpoint(tmp_path / "checkpoint", **sizes)
@@ -172,6 +173,7 @@ def test_the_folder_of_a_living_export_stays(small: Path, tmp_path: Path) -> Non
     assert living.is_dir()
 
 
+@pytest.mark.large
 def test_the_graph_of_llada_8b_is_written_from_its_config_alone(tmp_path: Path) -> None:
     path = export_graph(LLADA_8B, tmp_path / "model.onnx", precision="bf16")
     assert path.stat().st_size < 1e6

@@ -274,6 +274,7 @@ def blank_checkpoint(form: str, folder: Path) -> Path:
     return write_checkpoint(folder, tensors=tensors, quantization_config=FORMS[form][0], **sizes)
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("form", ["fp8", "gptq4", "nf4", "experts"])
 def test_memory_holds_the_stored_form_and_a_piece(form: str, tmp_path: Path) -> None:
     """No matrix may be there whole as float32, beside what an export takes anyway."""

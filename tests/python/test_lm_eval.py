@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -119,11 +121,12 @@ def test_the_papers_count_holds_special_tokens_that_are_no_padding(llm: fastdllm
 
     codec, info = llm.codec, llm.engine.package
     ids = codec.encode("a b<|eot_id|> c<|endoftext|><|endoftext|>")
+    padding = codec.encode("<|endoftext|>")
     completion: Any = SimpleNamespace(token_ids=_Ids(ids), stop=None, text="")
 
     assert paper_tokens(codec, info, completion, ()) == len(ids) - 2
     assert paper_tokens(codec, info, completion, (" c",)) == len(codec.encode("a b<|eot_id|>"))
-    assert judged_text(codec, [*ids, *codec.encode("more")], info.eos_token_ids, ())[0] == "a b c"
+    assert judged_text(codec, [*ids, *codec.encode("more")], padding, ())[0] == "a b c"
 
 
 class _Ids(list[int]):
@@ -182,7 +185,6 @@ def test_what_diffusion_cannot_honour_is_refused_by_name(
         ({"treshold": 0.9}, "model_args has 'treshold'; expected package"),
         ({"threshold": 2.0}, "threshold is 2; expected"),
         ({"likelihood": "exact"}, "likelihood is 'exact'"),
-        ({"add_bos_token": True}, "names no bos_token_id"),
     ],
 )
 def test_bad_model_args_are_refused_by_name(
@@ -190,6 +192,19 @@ def test_bad_model_args_are_refused_by_name(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         model(**options)
+
+
+def test_a_first_token_that_the_package_does_not_name_is_refused(
+    package: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "package"
+    shutil.copytree(package, folder)
+    metadata = json.loads((folder / "fastdllm.json").read_text("utf-8"))
+    metadata["model"]["bos_token_id"] = None
+    (folder / "fastdllm.json").write_text(json.dumps(metadata), "utf-8")
+
+    with pytest.raises(ConfigError, match="names no bos_token_id"):
+        FastdllmLM(str(folder), threads=1, add_bos_token=True)
 
 
 def test_lm_evals_torch_device_is_not_the_engines(package: Path) -> None:
@@ -240,7 +255,7 @@ def test_a_rolling_text_is_scored_in_windows_behind_a_first_token(model: Model) 
 
     assert len(lm.likelihoods) == 2
     assert found == pytest.approx(sum(one.log_likelihood for one in lm.likelihoods))
-    assert lm.prefix_token_id == lm.llm.engine.package.eos_token_ids[0]
+    assert lm.prefix_token_id == lm.llm.engine.package.bos_token_id
 
 
 def test_a_chat_that_is_to_be_continued_ends_with_its_last_message(model: Model) -> None:

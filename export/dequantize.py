@@ -27,13 +27,13 @@ def unpack(words: Tensor, bits: int, dim: int, order: Sequence[int] | None = Non
     return ((words[..., None] >> shifts) & ((1 << bits) - 1)).flatten(1)
 
 
-def _unpacked(words: Tensor, bits: int, dim: int, wanted: range) -> Tensor:
+def _unpacked(words: Tensor, bits: int, dim: int, part: range) -> Tensor:
     """Unpack only the words that hold these rows or columns."""
     count = 32 // bits
-    first = wanted.start // count
-    some = words.narrow(dim, first, -(-wanted.stop // count) - first)
-    start = wanted.start - first * count
-    return unpack(some, bits, dim).narrow(dim, start, len(wanted))
+    first = part.start // count
+    some = words.narrow(dim, first, -(-part.stop // count) - first)
+    start = part.start - first * count
+    return unpack(some, bits, dim).narrow(dim, start, len(part))
 
 
 class Scaled(LazyMatrix):

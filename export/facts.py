@@ -18,7 +18,7 @@ GIVEN = "the export's options"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Choices:
     """What the user says of a checkpoint beside its files; see export_package()."""
 
     mask_token_id: int | None = None
@@ -38,45 +38,47 @@ class Facts:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_facts(checkpoint: Checkpoint, adapter: Adapter, wanted: Wanted) -> Facts:
+def read_facts(checkpoint: Checkpoint, adapter: Adapter, choices: Choices) -> Facts:
     """Read what the package will state. Errors: CheckpointError, also for what is missing."""
     config: dict[str, Any] = dict(checkpoint.config)
-    vocab_size = _spec_without_tokens(adapter, config, wanted).vocab_size
+    vocab_size = _spec_without_tokens(adapter, config, choices).vocab_size
     text = read_text_assets(
         checkpoint.folder,
         vocab_size,
-        text=wanted.text,
-        chat=wanted.chat,
+        text=choices.text,
+        chat=choices.chat,
         bpe_kind=adapter.bpe_files,
     )
-    _require_text(checkpoint, text, wanted)
+    _require_text(checkpoint, text, choices)
     sources = {key: text.sources[key] for key in ("tokenizer",) if key in text.sources}
     if text.entry is not None and text.entry["chat_template"] is not None:
         sources["chat_template"] = text.sources["chat_template"]
     warnings = list(text.warnings)
-    _state_mask(config, text, adapter, wanted, sources, warnings)
+    _state_mask(config, text, adapter, choices, sources, warnings)
     for key in ("bos_token_id", "pad_token_id"):
         _state_token(config, key, text, sources)
-    _state_stops(config, text, adapter, wanted, vocab_size, sources, warnings)
+    _state_stops(config, text, adapter, choices, vocab_size, sources, warnings)
     spec = adapter.spec(config)
     return Facts(spec=spec, text=text, sources=sources, warnings=warnings)
 
 
-def _spec_without_tokens(adapter: Adapter, config: Mapping[str, Any], wanted: Wanted) -> ModelSpec:
+def _spec_without_tokens(
+    adapter: Adapter, config: Mapping[str, Any], choices: Choices
+) -> ModelSpec:
     """Read all else first: what config.json says wrong is said before what other files lack."""
-    mask = config.get("mask_token_id") if wanted.mask_token_id is None else wanted.mask_token_id
+    mask = config.get("mask_token_id") if choices.mask_token_id is None else choices.mask_token_id
     tokens = {"mask_token_id": 0 if mask is None else mask, "eos_token_id": None}
     return read_spec(adapter, {**config, **tokens})
 
 
-def _require_text(checkpoint: Checkpoint, text: TextAssets, wanted: Wanted) -> None:
+def _require_text(checkpoint: Checkpoint, text: TextAssets, choices: Choices) -> None:
     folder = checkpoint.folder
-    if wanted.text and text.entry is None:
+    if choices.text and text.entry is None:
         raise CheckpointError(
             f"{folder}: {text.missing}; the package would take and give token ids only. Add the "
             "tokenizer's files, or ask for a package without text (--no-text, text=False)"
         )
-    if wanted.chat and text.entry is not None and text.entry["chat_template"] is None:
+    if choices.chat and text.entry is not None and text.entry["chat_template"] is None:
         raise CheckpointError(
             f"{folder}: there is no chat template in chat_template.jinja, tokenizer_config.json or "
             "chat_template.json; messages could not be taken, and a prompt would be text as it "
@@ -97,12 +99,12 @@ def _state_mask(
     config: dict[str, Any],
     text: TextAssets,
     adapter: Adapter,
-    wanted: Wanted,
+    choices: Choices,
     sources: dict[str, str],
     warnings: list[str],
 ) -> None:
     said = {
-        GIVEN: wanted.mask_token_id,
+        GIVEN: choices.mask_token_id,
         CONFIG: config.get("mask_token_id"),
         GENERATION: text.generation.get("mask_token_id"),
         text.sources.get("mask_token", "the tokenizer"): _id_of(text, "mask_token"),
@@ -151,13 +153,13 @@ def _state_stops(
     config: dict[str, Any],
     text: TextAssets,
     adapter: Adapter,
-    wanted: Wanted,
+    choices: Choices,
     vocab_size: int,
     sources: dict[str, str],
     warnings: list[str],
 ) -> None:
-    if wanted.eos_token_ids is not None:
-        config["eos_token_id"] = _ids(GIVEN, "eos_token_ids", [*wanted.eos_token_ids], vocab_size)
+    if choices.eos_token_ids is not None:
+        config["eos_token_id"] = _ids(GIVEN, "eos_token_ids", [*choices.eos_token_ids], vocab_size)
         sources["eos_token_ids"] = GIVEN
     else:
         stated = _stated_stops(config, text, vocab_size)
@@ -180,7 +182,7 @@ def _state_stops(
             sources["eos_token_ids"] = "; ".join(
                 f"{token_id}: {', '.join(names)}" for token_id, names in by_id.items()
             )
-    if not config["eos_token_id"] and not wanted.allow_no_eos:
+    if not config["eos_token_id"] and not choices.allow_no_eos:
         raise CheckpointError(
             f"no end-of-text token: neither {CONFIG} nor {GENERATION} nor the tokenizer says one, "
             "and every answer would go on to its last token. Name it (--eos-token-id, "

@@ -82,10 +82,10 @@ class Joined(LazyMatrix):
 
     def _part(self, rows: range, columns: range) -> Tensor:
         found, start = [], 0
-        wanted = rows if self.dim == 0 else columns
+        along_dim = rows if self.dim == 0 else columns
         for part in self.parts:
             size = int(part.shape[self.dim])
-            some = range(max(wanted.start - start, 0), min(wanted.stop - start, size))
+            some = range(max(along_dim.start - start, 0), min(along_dim.stop - start, size))
             if len(some) > 0:
                 here = (some, columns) if self.dim == 0 else (rows, some)
                 found.append(_cut(part, *here))

@@ -31,7 +31,7 @@ from fastdllm.export.checkpoint import Checkpoint
 from fastdllm.export.decoding import recommended
 from fastdllm.export.errors import CheckpointError, ExportError, ExportWarning
 from fastdllm.export.experts import read_dense
-from fastdllm.export.facts import Facts, Wanted, read_facts
+from fastdllm.export.facts import Choices, Facts, read_facts
 from fastdllm.export.graphs import TOP, Transformer
 from fastdllm.export.joined import score_bytes
 from fastdllm.export.lazy import in_memory
@@ -124,14 +124,14 @@ def export_package(
     chosen = check_options(precision, opset)
     checkpoint = Checkpoint(Path(checkpoint_dir))
     adapter = adapter_for(checkpoint.config)
-    wanted = Wanted(
+    choices = Choices(
         mask_token_id=mask_token_id,
         eos_token_ids=eos_token_ids,
         text=text,
         chat=chat,
         allow_no_eos=allow_no_eos,
     )
-    facts = read_facts(checkpoint, adapter, wanted)
+    facts = read_facts(checkpoint, adapter, choices)
     spec = facts.spec
     check_spec(spec)
     for warning in facts.warnings:

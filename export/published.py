@@ -11,7 +11,13 @@ from typing import Any
 from fastdllm.export.errors import CheckpointError
 
 ROLES = (
-    *("bos_token", "eos_token", "pad_token", "mask_token", "unk_token", "sep_token", "cls_token"),
+    "bos_token",
+    "eos_token",
+    "pad_token",
+    "mask_token",
+    "unk_token",
+    "sep_token",
+    "cls_token",
 )
 
 
@@ -118,14 +124,12 @@ def _special_tokens(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return texts by role, and the file of each; tokenizer_config.json comes first."""
     extra = config.get("extra_special_tokens")
-    roles = [*ROLES, *(name for name in (extra if isinstance(extra, dict) else {}))]
+    extra = extra if isinstance(extra, dict) else {}
     found: dict[str, str] = {}
     sources: dict[str, str] = {}
-    for role in roles:
+    for role in (*ROLES, *extra):
         said = {
-            "tokenizer_config.json": _text_of(
-                config.get(role, extra.get(role) if isinstance(extra, dict) else None)
-            ),
+            "tokenizer_config.json": _text_of(config.get(role, extra.get(role))),
             "special_tokens_map.json": _text_of(special_map.get(role)),
         }
         for source, text in said.items():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastdllm.export.adapters import ModelSpec, MoeSpec
 from fastdllm.export.graphs import Transformer
-from fastdllm.export.rope import RopeSpec
+from fastdllm.export.rope_spec import RopeSpec
 
 # No powers of two: a stored block of 32, 64 or 128 that is not full is tried as well.
 HIDDEN, MLP, EXPERT, VOCABULARY = 192, 320, 96, 500

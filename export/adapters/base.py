@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from fastdllm.export.errors import CheckpointError
-from fastdllm.export.rope import RopeSpec
+from fastdllm.export.rope_spec import RopeSpec
 
 Config = Mapping[str, Any]
 

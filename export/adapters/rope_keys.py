@@ -8,7 +8,7 @@ from typing import Any
 
 from fastdllm.export.adapters.base import Config, integer, number
 from fastdllm.export.errors import CheckpointError
-from fastdllm.export.rope import KINDS, RopeKind, RopeSpec
+from fastdllm.export.rope_spec import KINDS, RopeKind, RopeSpec
 
 # The spellings of before the kinds had names in config.json: {"type": "su"} was Phi-3's.
 _OLD_NAMES = {"su": "longrope", "ntk": "dynamic"}
@@ -72,16 +72,9 @@ def rope_spec(
         )
     if kind == "default":
         return RopeSpec(theta=theta)
-    original = integer(
-        {"original_max_position_embeddings": context}
-        | {
-            key: config[key]
-            for key in ("original_max_position_embeddings",)
-            if config.get(key) is not None
-        }
-        | {key: value for key, value in scaling.items() if value is not None},
-        "original_max_position_embeddings",
-    )
+    key = "original_max_position_embeddings"
+    stated = [value for value in (scaling.get(key), config.get(key)) if value is not None]
+    original = integer({key: stated[0]} if stated else {}, key, context)
     if kind == "longrope":
         return _longrope(scaling, theta, original, context, rotated, block_causal)
     factor = number(scaling, "factor", 1.0 if kind == "linear" else context / original)

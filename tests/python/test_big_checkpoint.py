@@ -19,7 +19,7 @@ import pytest
 from fastdllm.check import check_package
 from fastdllm.export import export_graph, pipeline
 from fastdllm.export.adapters import ModelSpec, MoeSpec
-from fastdllm.export.rope import RopeSpec
+from fastdllm.export.rope_spec import RopeSpec
 from fastdllm.export.twin import twin_spec
 
 from export_fixtures import SMALL, export_bare, write_checkpoint

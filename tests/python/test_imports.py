@@ -27,6 +27,28 @@ def test_importing_loads_nothing_heavy() -> None:
     assert found.stdout.split() == []
 
 
+WITHOUT_EXPORTER = """
+import sys
+missing = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
+sys.modules |= dict.fromkeys(missing)  # None there: importing it fails
+from fastdllm.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", ["info", "models"])
+def test_what_lists_families_needs_no_exporter(command: str) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXPORTER, command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "fast-dllm-v2" in found.stdout
+
+
 @pytest.mark.parametrize("folder", ["cpp", "bindings"])
 def test_the_runtime_knows_no_model_family(folder: str) -> None:
     named = []

@@ -19,7 +19,8 @@ import fastdllm  # noqa: E402
 from fastdllm.export import CheckpointError  # noqa: E402
 from fastdllm.export.adapters import adapter_for  # noqa: E402
 from fastdllm.export.adapters.rope_keys import context_length, rope_spec  # noqa: E402
-from fastdllm.export.rope import RopeSpec, query_rotation, rope_tables, rotation  # noqa: E402
+from fastdllm.export.rope import query_rotation, rope_tables, rotation  # noqa: E402
+from fastdllm.export.rope_spec import RopeSpec  # noqa: E402
 
 from export_fixtures import (  # noqa: E402
     SMALL,

@@ -99,9 +99,10 @@ async def questions_of(
     raw = isinstance(body, CompletionRequest)
     most = min(settings.max_prompt_tokens, llm.engine.package.max_context_length)
     suffix_ids = await _suffix_ids(body, llm, serving, most)
+    draws_seeds = "seed" not in body.options()  # else all that name none would get the same answer
+    variables = None if isinstance(body, CompletionRequest) else body.chat_template_kwargs
     found = []
     for prompt, size in prompts:
-        variables = None if isinstance(body, CompletionRequest) else body.chat_template_kwargs
         ids = await encode(
             llm,
             prompt,
@@ -118,7 +119,7 @@ async def questions_of(
             raise too_long(str(tokens), settings, _field(raw))
         room = llm.engine.package.max_context_length - tokens
         first = _config(body, settings, room)
-        if "seed" not in body.options():  # else all that name none would get the same answer
+        if draws_seeds:
             first = _with_seed(first, secrets.randbits(63))
         configs = (first, *(_with_seed(first, first.seed + i) for i in range(1, answers)))
         found.append(Question(ids=ids, suffix_ids=suffix_ids, configs=configs))
